@@ -1,0 +1,2 @@
+// Package archivetest makes deterministic archives for tests, tame and hostile.
+package archivetest
