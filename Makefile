@@ -1,0 +1,33 @@
+# The project's commands. Each is what a person would type; CI types `make test`.
+
+GO ?= go
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: build demo test test-deps lint bench bench-inflate fuzz clean
+
+build: ## the static binary, bin/objectmount
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/objectmount ./cmd/objectmount
+
+demo: ## the whole story on this machine; needs nothing but Go
+	@$(GO) run ./cmd/objectmount demo
+
+test: test-deps ## everything that must be true; installs what it needs
+	./.ci/check-format
+	$(GO) vet ./...
+	$(GO) test -timeout 12m ./...
+	$(GO) test -timeout 12m -race -short ./agent ./extract ./objects ./internal/...
+	./.ci/check-leftovers
+
+# What the tests use beyond Go, from Debian's packages. Nothing is installed
+# where everything is there already, so a second run needs no network.
+test-deps:
+	./.ci/install-test-deps
+
+lint: ## staticcheck, at a pinned version
+	$(GO) run $(STATICCHECK) ./...
+
+bench: ## Go benchmarks of every room
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+clean:
+	rm -rf bin bench/out
