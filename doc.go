@@ -13,6 +13,7 @@
 //	extract               unpacks a stream into a directory without ever leaving it; packs one for upload
 //	objects               speaks the Storage Objects API; reads an object through a URL that expires
 //	store                 is a Storage Objects API server over a directory and SQLite
+//	index                 reads tar headers strictly, for all who need to know what is in an archive
 //	internal/inflate      decodes DEFLATE and gzip fast, and resumes at any block boundary
 //	internal/archivetest  makes deterministic archives for tests, tame and hostile
 //

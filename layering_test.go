@@ -17,6 +17,7 @@ const module = "objectmount"
 var mayImport = map[string][]string{
 	"":                     nil,
 	"objects":              nil,
+	"index":                nil,
 	"extract":              nil,
 	"systemd":              nil,
 	"store":                {"objects"},
