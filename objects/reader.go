@@ -2,36 +2,22 @@ package objects
 
 import (
 	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 )
 
-// Minter makes URLs for one object. Mint is called at the start, before a URL
-// expires and when it is refused; never twice at the same time by one Reader.
-type Minter interface {
-	Mint(ctx context.Context) (SignedURL, error)
-}
+const (
+	// firstBytes is what the request that opens a Reader asks for: enough for
+	// most small objects, little enough to be kept.
+	firstBytes = 256 << 10
 
-// Minter mints URLs of one object by the API, each valid for that long.
-func (c *Client) Minter(id string, valid time.Duration) Minter { return FixedURL("") }
-
-// FixedURL is the Minter of a URL that was given by hand: it cannot be
-// renewed, so a refusal is ErrExpired.
-func FixedURL(raw Secret) Minter { return fixedURL(raw) }
-
-type fixedURL Secret
-
-// Mint gives the URL itself.
-func (u fixedURL) Mint(context.Context) (SignedURL, error) { return SignedURL{URL: Secret(u)}, nil }
-
-// Identity says which bytes an object has: two readings with the same
-// Identity read the same bytes. It is comparable and goes into state files.
-type Identity struct {
-	ETag         string `json:"etag,omitempty"`          // a strong ETag with its quotes; "" = none
-	LastModified string `json:"last_modified,omitempty"` // as the server wrote it; "" = none
-	Size         int64  `json:"size"`
-}
+	defaultRetryBudget = 15 * time.Minute
+)
 
 // ReaderOptions of a Reader. The zero value is right for most.
 type ReaderOptions struct {
@@ -42,50 +28,165 @@ type ReaderOptions struct {
 	Transport   http.RoundTripper // nil = one of its own, HTTP/1.1, with proxies by environment
 }
 
-// Reader reads one version of one object, pinned when it was opened. It is
-// safe for concurrent use.
-type Reader struct{}
+// Reader reads one version of one object, pinned when it was opened: its size
+// and its ETag, or Last-Modified where there is no strong ETag. Whatever the
+// server sends later is held against that, so bytes of two versions are never
+// mixed. It is safe for concurrent use.
+//
+// Besides the errors of the Minter, reading gives ErrChanged, ErrExpired or
+// ErrCredentials (the URL is refused), ErrNotFound, ErrUnreachable (no
+// progress within the budget), ErrNoRanges and ErrNoValidator.
+type Reader struct {
+	lease  *lease
+	link   *link
+	own    http.RoundTripper // to be closed with the Reader; nil: the caller's
+	budget time.Duration
+	sha256 []byte // nil: not checked
+	stats  counters
+	id     Identity
 
-// Open finds out the object's size and identity, with the request that also
-// brings its first bytes. It retries within the budget.
+	mu    sync.Mutex
+	first []byte // bytes [0, len(first)) of the object; guarded by mu, its content never changes
+}
+
+// Open finds out the object's size and identity, with one ranged GET that
+// also brings its first bytes (URLs signed for GET refuse HEAD). It retries
+// within the budget.
 func Open(ctx context.Context, m Minter, opts ReaderOptions) (*Reader, error) {
-	return nil, errSkeleton
+	r := &Reader{budget: opts.RetryBudget}
+	if r.budget <= 0 {
+		r.budget = defaultRetryBudget
+	}
+	if opts.SHA256 != "" {
+		sum, err := hex.DecodeString(opts.SHA256)
+		if err != nil || len(sum) != 32 {
+			return nil, fmt.Errorf("SHA-256 %q is not 64 hexadecimal digits", opts.SHA256)
+		}
+		r.sha256 = sum
+	}
+	r.lease = newLease(m, &r.stats)
+	r.link = &link{rt: opts.Transport, idle: opts.IdleTimeout, stats: &r.stats}
+	if r.link.rt == nil {
+		r.own = newTransport(false)
+		r.link.rt = r.own
+	}
+	if r.link.idle <= 0 {
+		r.link.idle = defaultIdle
+	}
+
+	a := ask{end: firstBytes, size: opts.Size, hashed: r.sha256 != nil}
+	_, err := retry(ctx, r.pacer(), func() (int, error) { return r.pin(ctx, a) })
+	if err != nil {
+		err = r.named("open", err)
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// pin is one try of the first request.
+func (r *Reader) pin(ctx context.Context, a ask) (int, error) {
+	b, g, err := r.request(ctx, a)
+	if err == errAskWhole {
+		// An empty object has no range to give; some servers say so by 416.
+		a.whole = true
+		b, g, err = r.request(ctx, a)
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer b.Close()
+	first := make([]byte, g.n)
+	n, err := io.ReadFull(b, first)
+	r.stats.bytes.Add(int64(n))
+	r.id = g.id
+	if err != nil && !r.provable() {
+		return 0, err // the rest may be of another object: all over again
+	}
+	r.first = first[:n]
+	return n, nil
+}
+
+// provable says whether a later answer can be told from one of another
+// version, at once by a validator or in the end by the SHA-256.
+func (r *Reader) provable() bool { return r.id.Proven() || r.sha256 != nil }
+
+func (r *Reader) pacer() *pacer {
+	return &pacer{budget: r.budget, retried: func() { r.stats.retries.Add(1) }}
+}
+
+// named says of an error what was being done and to what, and redacts it.
+func (r *Reader) named(verb string, err error) error {
+	if err == nil || err == io.EOF || err == context.Canceled {
+		return err
+	}
+	what := "object"
+	// The lease is not waited for: who holds it may take long.
+	select {
+	case r.lease.flight <- struct{}{}:
+		if r.lease.url != nil {
+			what = "object at " + RedactURL(r.lease.url.String())
+		}
+		r.lease.unlock()
+	default:
+	}
+	return Redact(fmt.Errorf("%s %s: %w", verb, what, err))
 }
 
 // Size is the object's size in bytes.
-func (r *Reader) Size() int64 { return 0 }
+func (r *Reader) Size() int64 { return r.id.Size }
 
 // Identity is what was pinned when the Reader was opened.
-func (r *Reader) Identity() Identity { return Identity{} }
-
-// Stats is what a Client or a Reader has done so far.
-type Stats struct {
-	Requests int64 `json:"requests"` // HTTP requests sent
-	Retries  int64 `json:"retries"`  // tries that failed and were followed by another
-	Renewals int64 `json:"renewals"` // URLs minted after the first
-	Bytes    int64 `json:"bytes"`    // object bytes received or sent
-}
+func (r *Reader) Identity() Identity { return r.id }
 
 // Stats is a snapshot.
-func (r *Reader) Stats() Stats { return Stats{} }
+func (r *Reader) Stats() Stats { return r.stats.snapshot() }
 
-// Stream reads from off to the end, resuming and renewing on the way. It
-// gives io.EOF only after the last byte. ctx bounds its whole life.
-func (r *Reader) Stream(ctx context.Context, off int64) (io.ReadCloser, error) {
-	return nil, errSkeleton
+// Close releases connections. Streams must be closed first.
+func (r *Reader) Close() error {
+	if r.own != nil {
+		closeIdle(r.own)
+	}
+	return nil
+}
+
+// copyFirst copies those of bytes [off, off+len(p)) that the first request
+// brought.
+func (r *Reader) copyFirst(p []byte, off int64) int {
+	r.mu.Lock()
+	first := r.first
+	r.mu.Unlock()
+	if off >= int64(len(first)) {
+		return 0
+	}
+	return copy(p, first[off:])
 }
 
 // ReadAtContext reads len(p) bytes at off, like io.ReaderAt: fewer bytes come
 // with an error, which is io.EOF at the end of the object.
 func (r *Reader) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
-	return 0, errSkeleton
+	if off < 0 {
+		return 0, errors.New("read object: negative offset")
+	}
+	if off >= r.id.Size {
+		return 0, io.EOF
+	}
+	var err error
+	if int64(len(p)) > r.id.Size-off {
+		p, err = p[:r.id.Size-off], io.EOF
+	}
+	n := r.copyFirst(p, off)
+	if n == len(p) {
+		return n, err
+	}
+	f := &feed{r: r, ctx: ctx, off: off + int64(n), end: off + int64(len(p)), pace: r.pacer()}
+	defer f.close()
+	for n < len(p) {
+		m, ferr := f.read(p[n:])
+		n += m
+		if ferr != nil {
+			return n, r.named("read", ferr)
+		}
+	}
+	return n, err
 }
-
-// Download writes the object to path by way of path.part, which a later call
-// resumes. progress may be nil.
-func (r *Reader) Download(ctx context.Context, path string, progress func(done, total int64)) error {
-	return errSkeleton
-}
-
-// Close releases connections. Streams must be closed first.
-func (r *Reader) Close() error { return nil }
