@@ -317,8 +317,9 @@ func (t *TarReader) setType(at int64, e *Entry, flag byte) error {
 	switch flag {
 	case '0', 0, '7', 'S':
 		e.Type = TypeFile
-		// V7 has no type for directories: the slash at the end says it.
-		if flag == 0 && len(e.Name) > 0 && e.Name[len(e.Name)-1] == '/' {
+		// V7 has no type for directories: the slash at the end says it. BSD
+		// wrote such names with a type, too, and every tar reads them alike.
+		if flag != 'S' && len(e.Name) > 0 && e.Name[len(e.Name)-1] == '/' {
 			e.Type = TypeDir
 		}
 	case 'D':
