@@ -118,6 +118,3 @@ type Status struct {
 
 // QueryStatus asks the agent of runDir. ErrNotRunning when there is none.
 func QueryStatus(ctx context.Context, runDir string) (Status, error) { return Status{}, ErrNotRunning }
-
-// ErrorHint is one line of advice for an error, "" if there is none.
-func ErrorHint(err error) string { return "" }
