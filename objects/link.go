@@ -143,8 +143,8 @@ func (b *body) Read(p []byte) (int, error) {
 	switch {
 	case b.left == 0:
 		return b.finish(n)
-	case err == io.EOF:
-		return n, fmt.Errorf("connection closed %d bytes early: %w", b.left, io.ErrUnexpectedEOF)
+	case err == io.EOF, err == io.ErrUnexpectedEOF:
+		return n, fmt.Errorf("connection closed %d bytes early", b.left)
 	case err != nil:
 		return n, b.w.cause(err)
 	case b.waited >= slowWindow:

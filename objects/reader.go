@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
 const (
@@ -100,7 +102,7 @@ func (r *Reader) pin(ctx context.Context, a ask) (int, error) {
 	n, err := io.ReadFull(b, first)
 	r.stats.bytes.Add(int64(n))
 	r.id = g.id
-	if err != nil && !r.provable() {
+	if final := (*backoff.PermanentError)(nil); err != nil && (!r.provable() || errors.As(err, &final)) {
 		return 0, err // the rest may be of another object: all over again
 	}
 	r.first = first[:n]

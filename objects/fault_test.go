@@ -1,0 +1,439 @@
+package objects_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"objectmount/internal/faulttest"
+	"objectmount/objects"
+)
+
+var (
+	faultSeed = flag.Uint64("faultseed", 0, "replay one random schedule of faults")
+	faultTime = flag.Duration("faulttime", 10*time.Second, "how long to try random schedules of faults")
+)
+
+// minter makes a Minter of a function.
+type minter func() objects.SignedURL
+
+func (m minter) Mint(context.Context) (objects.SignedURL, error) { return m(), nil }
+
+// signer mints URLs of the fault server.
+func signer(s *faulttest.Server) objects.Minter {
+	return minter(func() objects.SignedURL { return objects.SignedURL{URL: objects.Secret(s.Sign())} })
+}
+
+// content is size bytes that compress badly and are the same in every run.
+func content(size int) []byte {
+	b := make([]byte, size)
+	r := rand.NewChaCha8([32]byte{1})
+	r.Read(b)
+	return b
+}
+
+func sum(b []byte) string {
+	s := sha256.Sum256(b)
+	return hex.EncodeToString(s[:])
+}
+
+var modified = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+
+// patience are options with which a test need not wait.
+func patience() objects.ReaderOptions {
+	return objects.ReaderOptions{RetryBudget: 20 * time.Second, IdleTimeout: 150 * time.Millisecond}
+}
+
+// readAll opens and streams the whole object.
+func readAll(ctx context.Context, m objects.Minter, opts objects.ReaderOptions) ([]byte, error) {
+	r, err := objects.Open(ctx, m, opts)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	s, err := r.Stream(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	return io.ReadAll(s)
+}
+
+// noLeak fails when an error's text, or anything that can be unwrapped from
+// it, holds the mark that is in every secret of the fault server.
+func noLeak(t *testing.T, err error) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	for _, verb := range []string{"%v", "%+v", "%#v"} {
+		if text := fmt.Sprintf(verb, err); strings.Contains(text, faulttest.Mark) {
+			t.Errorf("%s of an error leaks: %s", verb, text)
+		}
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		noLeak(t, e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, c := range e.Unwrap() {
+			noLeak(t, c)
+		}
+	}
+}
+
+// TestFaults has each fault of the table with its rule as the outcome: the
+// right bytes, or the error that says what is wrong. Each is met once by the
+// first request and once by the second, and each persistently.
+func TestFaults(t *testing.T) {
+	data := content(600 << 10) // the first request brings 256 KiB of them
+	right := error(nil)
+	unreachable := objects.ErrUnreachable
+	other := errors.New("any error") // one that says it in words
+	for _, c := range []struct {
+		kind                   faulttest.Kind
+		first, second, forever error // nil: the right bytes
+	}{
+		{faulttest.ResetBeforeHeaders, right, right, unreachable},
+		{faulttest.ResetMidBody, right, right, right}, // each try brings some
+		{faulttest.ShortBody, right, right, right},
+		{faulttest.CloseDelimited, right, right, other},
+		{faulttest.CloseDelimited206, right, right, right},
+		{faulttest.StallHeaders, right, right, unreachable},
+		{faulttest.StallBody, right, right, right},
+		{faulttest.HugeHeaders, right, right, other},
+		{faulttest.NotHTTP, right, right, other},
+		{faulttest.IgnoreRange, right, right, right}, // within the first MiB
+		{faulttest.WrongRange, right, right, other},
+		{faulttest.OtherTotal, objects.ErrChanged, objects.ErrChanged, other},
+		{faulttest.UnknownTotal, right, right, other},
+		{faulttest.ShortRange, right, right, right},
+		{faulttest.Unsatisfiable, right, right, other},
+		{faulttest.ExtraBytes, other, other, other},
+		{faulttest.MultiRange, right, right, other},
+		{faulttest.NoLength, right, right, other},
+		{faulttest.Unauthorized, right, right, objects.ErrCredentials},
+		{faulttest.Forbidden, right, right, objects.ErrCredentials},
+		{faulttest.ExpiredToken, right, right, objects.ErrCredentials},
+		{faulttest.TooMany, right, right, unreachable},
+		{faulttest.Unavailable, right, right, unreachable},
+		{faulttest.InternalError, right, right, unreachable},
+		{faulttest.BadGateway, right, right, unreachable},
+		{faulttest.NotFound, objects.ErrNotFound, objects.ErrNotFound, objects.ErrNotFound},
+		{faulttest.NotModified, right, right, other},
+		{faulttest.Replaced, right, objects.ErrChanged, other},
+		{faulttest.ReplacedSameSize, right, objects.ErrChanged, other},
+		{faulttest.ReplacedUnseen, right, objects.ErrChanged, other},
+		{faulttest.WeakETag, right, right, right},
+		{faulttest.NoETag, right, right, right},
+		{faulttest.NoValidator, right, right, right},
+		{faulttest.Gzip, right, right, other},
+		{faulttest.Redirect, right, right, right},
+		{faulttest.RedirectLoop, other, other, other},
+		{faulttest.RedirectElsewhere, right, right, right},
+		{faulttest.CaptivePortal, right, right, unreachable},
+		{faulttest.XMLError200, right, right, unreachable},
+		{faulttest.Empty200, right, right, unreachable},
+	} {
+		fault := faulttest.Fault{Kind: c.kind, At: 100_000}
+		none := faulttest.Fault{Kind: faulttest.None}
+		for _, v := range []struct {
+			name     string
+			schedule faulttest.Schedule
+			want     error
+		}{
+			{"met by the first request", faulttest.Script(fault), c.first},
+			{"met by the second request", faulttest.Script(none, fault), c.second},
+			{"met for ever", faulttest.Always(fault), c.forever},
+		} {
+			t.Run(string(c.kind)+"/"+v.name, func(t *testing.T) {
+				t.Parallel()
+				o := faulttest.Object{Data: data, ETag: `"v1"`, Modified: modified}
+				s := faulttest.New(faulttest.Options{Object: o, Schedule: v.schedule})
+				defer s.Close()
+				opts := patience()
+				if v.want == unreachable {
+					opts.RetryBudget = 400 * time.Millisecond
+				}
+				got, err := readAll(t.Context(), signer(s), opts)
+				noLeak(t, err)
+				// A server that is about to replace its object may do so before
+				// it gave a byte of it: then the next version is the right one.
+				want := data
+				for v := range s.Versions() {
+					if len(got) > 0 && bytes.HasPrefix(v.Data, got) {
+						want = v.Data
+					}
+				}
+				checkOutcome(t, got, want, err, v.want, other, s)
+			})
+		}
+	}
+}
+
+func checkOutcome(t *testing.T, got, data []byte, err, want, other error, s *faulttest.Server) {
+	t.Helper()
+	switch {
+	case want == nil && err != nil:
+		t.Errorf("want the right bytes, got error: %v\nfaults:%s", err, s.Faults())
+	case want == nil && !bytes.Equal(got, data):
+		t.Errorf("want the right %d bytes, got %d others\nfaults:%s", len(data), len(got), s.Faults())
+	case want != nil && err == nil:
+		t.Errorf("want an error (%v), got %d bytes and none\nfaults:%s", want, len(got), s.Faults())
+	case want != nil && want != other && !errors.Is(err, want):
+		t.Errorf("want error %q, got: %v\nfaults:%s", want, err, s.Faults())
+	case !bytes.HasPrefix(data, got) && err != nil:
+		t.Errorf("wrong bytes before the error %v\nfaults:%s", err, s.Faults())
+	}
+	if err != nil {
+		t.Logf("error: %v", err)
+	}
+}
+
+// TestDrip: a server that gives a byte now and then is slower than the floor,
+// but the floor is measured over 30 s; here the idle watchdog must not take
+// it for a stall, and the end of the context must end it.
+func TestDrip(t *testing.T) {
+	data := content(300)
+	s := faulttest.New(faulttest.Options{Object: faulttest.Object{Data: data, ETag: `"v1"`},
+		Schedule: faulttest.Always(faulttest.Fault{Kind: faulttest.Drip, At: 300, Wait: time.Millisecond})})
+	defer s.Close()
+	got, err := readAll(t.Context(), signer(s), patience())
+	if err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("got %d bytes, error %v", len(got), err)
+	}
+
+	slow := faulttest.New(faulttest.Options{Object: faulttest.Object{Data: data, ETag: `"v1"`},
+		Schedule: faulttest.Always(faulttest.Fault{Kind: faulttest.Drip, At: 300, Wait: 50 * time.Millisecond})})
+	defer slow.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := readAll(ctx, signer(slow), patience()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("want the deadline, got %v", err)
+	}
+}
+
+// TestBitFlip: only the SHA-256 can find a wrong byte; a stream says so at
+// its end, and never gives io.EOF.
+func TestBitFlip(t *testing.T) {
+	data := content(600 << 10)
+	for n, at := range []int64{1000, 200_000} {
+		s := faulttest.New(faulttest.Options{Object: faulttest.Object{Data: data, ETag: `"v1"`}})
+		script := make([]faulttest.Fault, n+1)
+		for i := range script {
+			script[i].Kind = faulttest.None
+		}
+		script[n] = faulttest.Fault{Kind: faulttest.BitFlip, At: at}
+		s.SetSchedule(faulttest.Script(script...))
+		opts := patience()
+		opts.SHA256 = sum(data)
+		_, err := readAll(t.Context(), signer(s), opts)
+		if !errors.Is(err, objects.ErrChecksum) {
+			t.Errorf("request %d: want ErrChecksum, got %v", n, err)
+		}
+		s.Close()
+	}
+}
+
+// TestSizeKnown: with the size known from the API, an answer of another size
+// is never taken for the object, be it ever so well formed.
+func TestSizeKnown(t *testing.T) {
+	data := content(1000)
+	size := int64(len(data))
+	for _, c := range []struct {
+		name string
+		o    faulttest.Object
+		f    faulttest.Kind
+		size int64
+		want error
+	}{
+		{"an object of another size", faulttest.Object{Data: data, ETag: `"v1"`}, faulttest.None, size + 1, objects.ErrChanged},
+		{"a login page first, then the object", faulttest.Object{Data: data, ETag: `"v1"`}, faulttest.CaptivePortal, size, nil},
+		{"an object without validators", faulttest.Object{Data: data}, faulttest.None, size, nil},
+		{"the same from a server without ranges", faulttest.Object{Data: data}, faulttest.IgnoreRange, size, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := faulttest.New(faulttest.Options{Object: c.o, Schedule: faulttest.Script(faulttest.Fault{Kind: c.f})})
+			defer s.Close()
+			opts := patience()
+			opts.Size = &c.size
+			got, err := readAll(t.Context(), signer(s), opts)
+			if !errors.Is(err, c.want) || c.want == nil && !bytes.Equal(got, data) {
+				t.Fatalf("want %v, got %d bytes and error %v", c.want, len(got), err)
+			}
+		})
+	}
+}
+
+// TestEmptyObject: an object of no bytes is one, whichever way the server
+// has to say so.
+func TestEmptyObject(t *testing.T) {
+	zero := int64(0)
+	for _, c := range []struct {
+		name string
+		o    faulttest.Object
+		size *int64
+	}{
+		{"416, then 200, with an ETag", faulttest.Object{ETag: `"empty"`}, nil},
+		{"416, then 200, size known", faulttest.Object{}, &zero},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := faulttest.New(faulttest.Options{Object: c.o})
+			defer s.Close()
+			opts := patience()
+			opts.Size = c.size
+			opts.SHA256 = sum(nil)
+			got, err := readAll(t.Context(), signer(s), opts)
+			if err != nil || len(got) != 0 {
+				t.Fatalf("got %d bytes, error %v", len(got), err)
+			}
+		})
+	}
+}
+
+// TestRandomFaults runs random schedules of survivable faults: each must end
+// with the right bytes. The seed of a failing one replays it.
+func TestRandomFaults(t *testing.T) {
+	if *faultSeed != 0 {
+		randomFaults(t, *faultSeed)
+		return
+	}
+	limit := *faultTime
+	if testing.Short() {
+		limit = time.Second
+	}
+	begin := time.Now()
+	base := rand.Uint64() >> 1
+	var n, whole atomic.Uint64
+	var wg sync.WaitGroup
+	for range 16 { // most of the time goes by waiting
+		wg.Go(func() {
+			for time.Since(begin) < limit && !t.Failed() {
+				if randomFaults(t, base+n.Add(1)) {
+					whole.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d schedules from seed %d on: %d ended with the right bytes, the others with a clear error", n.Load(), base+1, whole.Load())
+}
+
+// randomFaults runs one schedule and reports whether it ended with the bytes.
+func randomFaults(t *testing.T, seed uint64) bool {
+	t.Helper()
+	r := rand.New(rand.NewPCG(seed, 99))
+	data := content(1 + r.IntN(700<<10))
+	o := faulttest.Object{Data: data}
+	switch r.IntN(4) {
+	case 0:
+		o.Modified = modified
+	case 1:
+		o.ETag = `"v1"`
+	default:
+		o.ETag, o.Modified = `"v1"`, modified
+	}
+	kinds := faulttest.Survivable
+	fatal := r.IntN(3) == 0
+	if fatal {
+		kinds = append(append(kinds[:0:0], kinds...), faulttest.Fatal...)
+		kinds = append(kinds, faulttest.BitFlip)
+	}
+	s := faulttest.New(faulttest.Options{Object: o, Schedule: faulttest.Random(seed, 0.1+0.6*r.Float64(), int64(len(data)), kinds...)})
+	defer s.Close()
+	opts := patience()
+	opts.IdleTimeout = 60 * time.Millisecond
+	opts.RetryBudget = 8 * time.Second
+	if fatal || r.IntN(2) == 0 {
+		opts.SHA256 = sum(data)
+	}
+	got, err := readAll(t.Context(), signer(s), opts)
+	noLeak(t, err)
+	switch {
+	case err == nil && !bytes.Equal(got, data):
+		t.Errorf("SILENTLY WRONG: %d bytes; replay with -run TestRandomFaults -faultseed %d\nfaults:%s", len(got), seed, s.Faults())
+	case err != nil && !fatal && !tolerable(err):
+		t.Errorf("error: %v; replay with -run TestRandomFaults -faultseed %d\nfaults:%s", err, seed, s.Faults())
+	}
+	return err == nil
+}
+
+// tolerable are the clear errors that survivable faults may add up to: too
+// many nonsensical answers in a row, or URLs refused again and again.
+func tolerable(err error) bool {
+	text := err.Error()
+	return errors.Is(err, objects.ErrCredentials) || errors.Is(err, objects.ErrUnreachable) ||
+		strings.Contains(text, "Content-") || strings.Contains(text, "malformed") || strings.Contains(text, "headers") ||
+		strings.Contains(text, "bytes") || strings.Contains(text, "answered") || strings.Contains(text, "lacks")
+}
+
+// TestRedirects: what was meant for the first host stays there.
+func TestRedirects(t *testing.T) {
+	data := content(600 << 10)
+	o := faulttest.Object{Data: data, ETag: `"v1"`}
+	elsewhere := faulttest.Fault{Kind: faulttest.RedirectElsewhere}
+
+	s := faulttest.New(faulttest.Options{Object: o, Schedule: faulttest.Always(elsewhere)})
+	defer s.Close()
+	if got, err := readAll(t.Context(), signer(s), patience()); err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	seen := 0
+	for _, r := range s.Requests() {
+		for k, vs := range r.Header {
+			if k == "Referer" || k == "Cookie" || r.Elsewhere && (k == "If-Match" || k == "Authorization") {
+				t.Errorf("header %s was sent (elsewhere: %v)", k, r.Elsewhere)
+			}
+			if strings.Contains(strings.Join(vs, " "), faulttest.Mark) {
+				t.Errorf("header %s holds a secret", k)
+			}
+		}
+		if r.Elsewhere {
+			seen++
+		} else if r.N > 0 && r.Header.Get("If-Match") == "" {
+			t.Errorf("request %d has no If-Match", r.N)
+		}
+	}
+	if seen != 2 {
+		t.Errorf("the other host saw %d requests, want 2", seen)
+	}
+
+	d := faulttest.New(faulttest.Options{Object: o, TLS: true, Schedule: faulttest.Always(faulttest.Fault{Kind: faulttest.RedirectDowngrade})})
+	defer d.Close()
+	opts := patience()
+	opts.Transport = d.Transport()
+	_, err := readAll(t.Context(), signer(d), opts)
+	noLeak(t, err)
+	if err == nil || !strings.Contains(err.Error(), "https to http") {
+		t.Errorf("want the downgrade refused, got %v", err)
+	}
+	for _, r := range d.Requests() {
+		if r.Elsewhere {
+			t.Error("the other host was asked")
+		}
+	}
+}
+
+// TestTLS: a certificate nobody vouches for is a final error, at once.
+func TestTLS(t *testing.T) {
+	s := faulttest.New(faulttest.Options{Object: faulttest.Object{Data: content(10), ETag: `"v1"`}, TLS: true})
+	defer s.Close()
+	opts := patience()
+	if _, err := readAll(t.Context(), signer(s), opts); err == nil || !strings.Contains(err.Error(), "TLS") {
+		t.Fatalf("want a TLS error, got %v", err)
+	}
+	opts.Transport = s.Transport()
+	if got, err := readAll(t.Context(), signer(s), opts); err != nil || len(got) != 10 {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+}
