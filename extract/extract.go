@@ -1,133 +1,312 @@
-// Package extract unpacks a stream into a directory without ever leaving it,
-// and packs a directory for upload.
 package extract
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
+	"path"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// Kind says what an object became on disk.
-type Kind string
-
-// The kinds of a published object.
-const (
-	KindTree Kind = "tree" // an archive, unpacked into a directory
-	KindFile Kind = "file" // one file, decompressed if it was a gzip
-)
-
-// OnConflict says what to do when something is already at the object's path.
-// An empty directory is no conflict: it is filled.
-type OnConflict string
-
-// The answers to a conflict. The zero value means ConflictError.
-const (
-	ConflictError   OnConflict = "error"   // refuse with ErrConflict
-	ConflictReplace OnConflict = "replace" // exchange atomically, then delete the old
-	ConflictMerge   OnConflict = "merge"   // move entry by entry over the existing tree; not atomic
-)
-
-// Owner is a numeric user and group.
-type Owner struct{ UID, GID int }
-
-// Limits bounds what an archive may ask for. A zero field means its default.
-type Limits struct {
-	Entries   int64 // tar members; default 10,000,000
-	Bytes     int64 // uncompressed bytes in all; default: free space less Reserve, checked as it goes
-	FileBytes int64 // bytes of a single file; default: no bound but Bytes
-	Reserve   int64 // free bytes to leave on the file system; default the lesser of 64 MiB and 1 % of it
-	Depth     int   // components of a name; default 512
-	Path      int   // bytes of a name; default 4095
-	Component int   // bytes of a component; default 255
-	Link      int   // bytes of a link target; default 4095
-}
-
-// Options says how to extract. The zero value is useful.
-type Options struct {
-	Name          string
-	ContentType   string
-	Owner         *Owner
-	PreserveOwner bool
-	OnConflict    OnConflict
-	StageID       string
-	Size          int64
-	Limits        Limits
-	Progress      func(Progress)
-}
-
-// Progress is how far an extraction has got.
-type Progress struct {
-	BytesIn int64 // bytes read of the object as stored
-	Bytes   int64 // bytes written to files
-	Entries int64 // entries made
-}
-
-// Fingerprint identifies a published tree or file, so that later edits and
-// replacements can be told.
-type Fingerprint struct {
-	Dev          uint64 `json:"dev"`
-	Ino          uint64 `json:"ino"`
-	ChangeTimeNS int64  `json:"change_time_ns"`
-}
-
-// Result says what was published.
-type Result struct {
-	Kind        Kind
-	Format      string // "tar", "tar.gz", "gz" or "other"
-	Path        string // where it really is
-	Entries     int64
-	Bytes       int64
-	Skipped     int64
-	Fingerprint Fingerprint
-}
-
-// What can go wrong, for errors.Is.
-var (
-	ErrCorrupt  = errors.New("archive is corrupt")
-	ErrUnsafe   = errors.New("archive is unsafe")
-	ErrLimit    = errors.New("archive exceeds a limit")
-	ErrConflict = errors.New("path is in the way")
-	ErrNoSpace  = errors.New("no space left")
-	ErrBusy     = errors.New("in use by another process")
-)
-
-// EntryError is the refusal of an entry of an archive.
-type EntryError struct {
-	Entry  string // its name as in the archive
-	Offset int64  // of its header in the uncompressed stream
-	Rule   string // what it breaks
-	Err    error  // one of the sentinels
-}
-
-func (e *EntryError) Error() string { return e.Entry + ": " + e.Rule }
-func (e *EntryError) Unwrap() error { return e.Err }
-
-var errSkeleton = errors.New("extract: not built yet")
-
-// Extract reads one object from r and leaves it at objectPath.
+// Extract reads one object from r and leaves it at objectPath, an absolute
+// path that is cleaned lexically:
+//
+//   - An archive becomes a directory with the archive's members. An existing
+//     empty directory is filled and keeps its mode and owner. The archive's
+//     own entry for its root ("./") is not applied.
+//   - Anything else becomes a file with mode 0644, decompressed if it is a
+//     gzip. If objectPath ends in a slash or is a directory, the file goes
+//     into it under Options.Name, less ".gz" if it was decompressed.
+//   - Missing parents are made with mode 0755.
+//   - Something else in the way gives ErrConflict, unless OnConflict says
+//     what to do with it.
+//
+// A symbolic link on the way to objectPath is followed if root or this
+// process made it, or if it leads to a directory of the link's owner. At
+// objectPath itself none is followed.
+//
+// When Extract returns without error, r was read to its end, all checksums
+// were right and the result is on disk. When it returns an error, nothing at
+// objectPath has changed (but see ConflictMerge), and the stage and the
+// parents it made are gone. Errors wrap one of the sentinels of this package,
+// or the error of r, or ctx.Err().
+//
+// Extract reads and writes in the calling goroutine. ctx is looked at before
+// every read; r's Read should itself end when ctx does. Concurrent calls are
+// fine; of two for one path, one gets ErrConflict or ErrBusy.
 func Extract(ctx context.Context, r io.Reader, objectPath string, opts Options) (Result, error) {
-	return Result{}, errSkeleton
+	res, err := extract(ctx, r, objectPath, opts)
+	if err != nil {
+		return Result{}, fmt.Errorf("extract to %s: %w", quote(objectPath), err)
+	}
+	return res, nil
 }
 
-// CheckPath makes the cheap checks of Extract before any download.
-func CheckPath(objectPath string, opts Options) error { return errSkeleton }
-
-// Sweep removes the staging directory that a dead run left behind.
-func Sweep(objectPath, stageID string) error { return errSkeleton }
-
-// Edited says whether anything at or below path changed since it was published.
-func Edited(path string, fp Fingerprint) (bool, error) { return false, errSkeleton }
-
-// Remove takes a published tree or file away.
-func Remove(path string, fp Fingerprint) error { return errSkeleton }
-
-// PackOptions says how to pack.
-type PackOptions struct {
-	IgnoreFile string
-	NoIgnore   bool
-	Progress   func(entries, bytes int64)
+func extract(ctx context.Context, r io.Reader, objectPath string, opts Options) (res Result, err error) {
+	if opts, err = opts.withDefaults(); err != nil {
+		return res, err
+	}
+	if _, _, err := parsePath(objectPath); err != nil {
+		return res, err
+	}
+	src := &source{ctx: ctx, r: r, size: opts.Size}
+	in, err := sniff(src, opts.Name, opts.ContentType)
+	if err != nil {
+		return res, src.explain(err)
+	}
+	file := !in.tree
+	p, err := find(objectPath, file, targetName(opts.Name, in.format), opts, true)
+	if err != nil {
+		return res, err
+	}
+	act, err := p.decide(file, opts.OnConflict)
+	if err != nil {
+		p.undo()
+		return res, err
+	}
+	s, err := newStage(p.parent, p.base, opts.StageID)
+	if err != nil {
+		p.undo()
+		return res, err
+	}
+	j := job{ctx: ctx, opts: opts, src: src, in: in, place: p, stage: s, act: act, root: -1}
+	res, taken, err := j.run()
+	if j.root >= 0 {
+		unix.Close(j.root)
+	}
+	if rerr := s.remove(); rerr != nil && err == nil {
+		res.Leftover = path.Join(path.Dir(p.path), s.name)
+	} else if rerr != nil {
+		err = errors.Join(err, rerr)
+	}
+	if err != nil && !taken {
+		p.undo()
+	} else {
+		p.close()
+	}
+	return res, err
 }
 
-// Pack writes dir to w as a deterministic gzip-compressed tar.
-func Pack(ctx context.Context, dir string, w io.Writer, opts PackOptions) error { return errSkeleton }
+// targetName is the name of a file that was made of the object name.
+func targetName(name, format string) string {
+	if format == "gz" && len(name) > 3 && strings.EqualFold(name[len(name)-3:], ".gz") {
+		return name[:len(name)-3]
+	}
+	return name
+}
+
+// job is one extraction after everything has been looked at and the stage is
+// there.
+type job struct {
+	ctx    context.Context
+	opts   Options
+	src    *source
+	in     *body
+	place  *place
+	stage  *stage
+	act    action
+	root   int // descriptor of what will be published, -1 before it is made
+	budget *budget
+	tree   *tree
+	told   time.Time // of the last progress
+}
+
+// run fills the stage and publishes it. taken says that objectPath changed.
+func (j *job) run() (res Result, taken bool, err error) {
+	if j.budget, err = newBudget(j.stage.fd, j.opts.Limits); err != nil {
+		return res, false, err
+	}
+	res = Result{Kind: KindFile, Format: j.in.format, Path: j.place.path}
+	if j.in.tree {
+		res.Kind = KindTree
+		res.Skipped, err = j.makeTree()
+	} else {
+		err = j.makeFile()
+	}
+	if err != nil {
+		return res, false, j.src.explain(err)
+	}
+	if err := j.ctx.Err(); err != nil {
+		return res, false, err
+	}
+	res.Entries, res.Bytes, res.Unowned = j.budget.entries, j.budget.bytes, j.tree.unowned
+	pub := publishing{stage: j.stage, place: j.place, root: j.root, act: j.act, small: res.Entries <= 64}
+	res.Fingerprint, taken, err = pub.run()
+	if err == nil {
+		j.tell(true)
+	}
+	return res, taken, err
+}
+
+// makeTree makes the members of an archive in the stage.
+func (j *job) makeTree() (skipped int64, err error) {
+	if err := retry(func() error { return unix.Mkdirat(j.stage.fd, staged, 0o700) }); err != nil {
+		return 0, writeError("make directory", j.place.path, err)
+	}
+	if j.root, err = openat(j.stage.fd, staged, openDirFlags, 0); err != nil {
+		return 0, err
+	}
+	if err := j.newTree(); err != nil {
+		return 0, err
+	}
+	defer j.tree.close()
+	m := newMembers(j.in, j.opts.Limits)
+	if err := j.tree.fill(j.ctx, m); err != nil {
+		return 0, err
+	}
+	if err := m.finish(); err != nil {
+		return 0, err
+	}
+	if err := j.tree.finish(j.ctx); err != nil {
+		return 0, err
+	}
+	mode, owner := uint32(0o755), j.tree.owner
+	if j.act == actOver { // an existing directory: it stays what it was
+		mode = j.place.st.Mode & 0o7777
+		owner = &Owner{int(j.place.st.Uid), int(j.place.st.Gid)}
+	}
+	return m.skipped, j.dressRoot(mode, owner)
+}
+
+// makeFile makes a plain or decompressed file in the stage.
+func (j *job) makeFile() (err error) {
+	j.root, err = openat(j.stage.fd, staged, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return writeError("create", j.place.path, err)
+	}
+	if err := j.newTree(); err != nil {
+		return err
+	}
+	defer j.tree.close()
+	if err := j.budget.entry(); err != nil {
+		return err
+	}
+	if j.in.format == "other" && j.opts.Size > 0 {
+		if err := j.budget.look(j.opts.Size); err != nil {
+			return err
+		}
+	}
+	var off int64
+	for {
+		n, err := io.ReadFull(j.in, j.tree.buf)
+		if err != nil && !isEOF(err) {
+			return err
+		}
+		if gerr := j.budget.grow(int64(n)); gerr != nil {
+			return gerr
+		}
+		if werr := j.tree.writeAt(j.root, j.tree.buf[:n], off, false); werr != nil {
+			return writeError("write", j.place.path, werr)
+		}
+		off += int64(n)
+		j.tell(false)
+		if err != nil {
+			break
+		}
+	}
+	return j.dressRoot(0o644, j.tree.owner)
+}
+
+// newTree makes the tree, or the part of one that a file needs. Its owner is
+// nil when what we make belongs to the right one anyway, and when we are not
+// root and nobody asked for an owner.
+func (j *job) newTree() error {
+	st, err := fstat(j.root)
+	if err != nil {
+		return err
+	}
+	owner := j.opts.Owner
+	if owner == nil && geteuid() == 0 {
+		owner = &j.place.owner
+	}
+	if owner != nil && *owner == (Owner{int(st.Uid), int(st.Gid)}) {
+		owner = nil
+	}
+	dir := j.root
+	if !j.in.tree {
+		dir = j.stage.fd
+	}
+	j.tree, err = newTree(dir, j.budget, owner, j.opts.PreserveOwner)
+	if err == nil {
+		j.tree.progress = func() { j.tell(false) }
+	}
+	return err
+}
+
+// dressRoot gives the root its mode, owner and a time of modification that is
+// earlier than its publishing, which Edited relies on.
+func (j *job) dressRoot(mode uint32, owner *Owner) error {
+	err := j.tree.dress(j.root, mode, owner)
+	if err == nil {
+		now := time.Now()
+		err = setTimes(j.root, unix.Timespec{Sec: now.Unix(), Nsec: int64(now.Nanosecond())})
+	}
+	if err != nil {
+		return writeError("set mode, owner and time of", j.place.path, err)
+	}
+	return nil
+}
+
+// tell reports progress, not too often.
+func (j *job) tell(last bool) {
+	if j.opts.Progress == nil {
+		return
+	}
+	if now := time.Now(); last || now.Sub(j.told) >= 100*time.Millisecond {
+		j.told = now
+		j.opts.Progress(Progress{BytesIn: j.src.n, Bytes: j.budget.bytes, Entries: j.budget.entries})
+	}
+}
+
+// CheckPath makes the cheap checks of Extract before anything is downloaded:
+// that objectPath makes sense, that the way to it leads through directories,
+// and that what is there is no conflict as far as name and content type tell
+// whether the object is an archive. It changes nothing, and nil is no promise.
+func CheckPath(objectPath string, opts Options) error {
+	opts, err := opts.withDefaults()
+	if err == nil {
+		err = checkPath(objectPath, opts)
+	}
+	if err != nil {
+		return fmt.Errorf("extract to %s: %w", quote(objectPath), err)
+	}
+	return nil
+}
+
+func checkPath(objectPath string, opts Options) error {
+	tar, _ := declared(opts.Name, opts.ContentType)
+	clean, inside, err := parsePath(objectPath)
+	if err != nil {
+		return err
+	}
+	if inside && !tar { // a file that goes into the directory, which may be a link to one
+		parent, err := (&walker{within: opts.Within}).open(clean)
+		unix.Close(parent)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return err
+	}
+	p, err := find(objectPath, false, "", opts, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	switch {
+	case tar:
+		_, err = p.decide(false, opts.OnConflict)
+	case p.there == aFile:
+		_, err = p.decide(true, opts.OnConflict)
+	}
+	// Else it may be a file that goes into the directory, or an archive that
+	// does not say so: the bytes will tell.
+	return err
+}

@@ -1,0 +1,108 @@
+package extract
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// budget holds an extraction to its limits and keeps the file system from
+// running full. Free space is looked at as we go, because we are not alone.
+type budget struct {
+	fd      int // of a directory on the file system
+	lim     Limits
+	reserve int64
+	total   int64 // bytes of the file system; 0 if it does not say
+	entries int64
+	bytes   int64 // of content, holes included
+	written int64 // since free space was last looked at
+	made    int64 // entries since then
+}
+
+// Between two looks at free space at most this much is written.
+const (
+	lookBytes   = 32 << 20
+	lookEntries = 4096
+)
+
+func newBudget(fd int, lim Limits) (*budget, error) {
+	b := &budget{fd: fd, lim: lim, reserve: lim.Reserve}
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
+		return nil, fmt.Errorf("statfs: %w", err)
+	}
+	b.total = int64(st.Blocks) * st.Bsize
+	if b.reserve <= 0 {
+		b.reserve = min(64<<20, b.total/100)
+	}
+	return b, b.look(0)
+}
+
+// look refuses when less than need bytes and the reserve are free.
+func (b *budget) look(need int64) error {
+	b.written, b.made = 0, 0
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Fstatfs(b.fd, &st) }); err != nil {
+		return fmt.Errorf("statfs: %w", err)
+	}
+	if st.Blocks == 0 {
+		return nil // a file system without a size
+	}
+	// Bavail, not Bfree: the blocks kept for root are not ours to fill.
+	if free := int64(st.Bavail) * st.Bsize; free-b.reserve < need {
+		return fmt.Errorf("%w: %d bytes are needed, and %d of %d free bytes can be used (%d are kept in reserve)",
+			ErrNoSpace, need, max(0, free-b.reserve), free, b.reserve)
+	}
+	return nil
+}
+
+// entry accounts for something that is about to be made.
+func (b *budget) entry() error {
+	if b.entries++; b.entries > b.lim.Entries {
+		return refuse(ErrLimit, "the archive has more than %d entries", b.lim.Entries)
+	}
+	if b.made++; b.made >= lookEntries {
+		return b.look(0)
+	}
+	return nil
+}
+
+// file judges a file of size bytes before it is made. A file with holes may
+// be larger than what is free, but not than its file system unless a limit
+// was set that allows it.
+func (b *budget) file(size int64, sparse bool) error {
+	switch {
+	case b.lim.FileBytes > 0 && size > b.lim.FileBytes:
+		return refuse(ErrLimit, "it has %d bytes, more than %d for one file", size, b.lim.FileBytes)
+	case b.lim.Bytes > 0 && size > b.lim.Bytes-b.bytes:
+		return refuse(ErrLimit, "with its %d bytes there would be more than %d in all", size, b.lim.Bytes)
+	case b.total > 0 && size > b.total && b.lim.FileBytes <= 0 && (b.lim.Bytes <= 0 || !sparse):
+		return refuse(ErrLimit, "it has %d bytes, more than the file system's %d", size, b.total)
+	}
+	b.bytes += size
+	if !sparse && size >= lookBytes {
+		if err := b.look(size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// grow is file for one whose size is known only as it comes: n more bytes.
+func (b *budget) grow(n int64) error {
+	if b.bytes += n; b.lim.Bytes > 0 && b.bytes > b.lim.Bytes {
+		return fmt.Errorf("%w: more than %d bytes", ErrLimit, b.lim.Bytes)
+	}
+	if b.lim.FileBytes > 0 && b.bytes > b.lim.FileBytes {
+		return fmt.Errorf("%w: more than %d bytes in one file", ErrLimit, b.lim.FileBytes)
+	}
+	return nil
+}
+
+// wrote accounts for n bytes that were put on disk.
+func (b *budget) wrote(n int) error {
+	if b.written += int64(n); b.written >= lookBytes {
+		return b.look(0)
+	}
+	return nil
+}

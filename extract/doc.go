@@ -1,0 +1,64 @@
+// Package extract unpacks a stream into a directory without ever leaving it,
+// and packs a directory for upload.
+//
+// The stream is an object as it is stored, made by strangers; the process is
+// often root. So three rules hold for every input, and the tests state them
+// as laws:
+//
+//   - Nothing outside the object's path changes. An archive is refused, never
+//     sanitised: a name with "..", a name that leads through a symbolic link,
+//     a device node or a setuid trick ends the extraction with an *EntryError.
+//   - Nothing is half done. Everything is written into a staging directory
+//     beside the target, every checksum is verified to the last byte of the
+//     stream, the result is synced, and one rename makes it appear.
+//   - Everything is bounded: entries, bytes, names, depth, free space.
+//
+// # How an object becomes files
+//
+//	r ── source ── gunzip ── members ── tree ──────────── publish
+//	     counts,   checks    archive/   openat2 below     sync, rename,
+//	     cancels   framing   tar,       one directory     fsync parent,
+//	               and CRC   names      descriptor        fingerprint
+//
+// What an object is, its first bytes say: 1f 8b 08 is a gzip; a block whose
+// header checksum is right is a tar (V7 archives have no magic, so "ustar" is
+// not asked for); a gzip is looked into for a tar; all else is a plain file.
+// The name and content type are only held against that: an object which
+// claims to be an archive and is none (a saved error page, an empty file) is
+// refused instead of being left at its path as a file.
+//
+//	bytes            becomes     format
+//	tar              directory   tar
+//	gzip of a tar    directory   tar.gz
+//	gzip of other    file        gz       decompressed
+//	other            file        other
+//
+// # Where it goes
+//
+// See Extract for object paths. While it is made it lies here:
+//
+//	<parent>/.<base>.stage-<id>/       0700, flock held while its maker lives
+//	<parent>/.<base>.stage-<id>/new    what will be renamed to <parent>/<base>
+//
+// Nobody but us can look into the staging directory, so nobody can swap a
+// directory below our feet, and everything in it was written by us: that is
+// why "a hard link's target must be a file of this archive" needs no table of
+// names. After a crash Sweep takes the directory away; the lock, not the
+// name, tells whether its maker lives.
+//
+// # Archives and users
+//
+// User and group ids of an archive mean nothing on another machine and are
+// ignored unless Options.PreserveOwner is set. setuid and setgid bits are
+// cleared, and the sticky bit is kept on directories only. Extended
+// attributes are not restored. Times are kept to the nanosecond where the
+// archive has them. Symbolic links are kept as they are, wherever they point:
+// we only never follow them.
+//
+// # Archives that end early
+//
+// A tar should end in two blocks of zeros. Many writers forget them, and GNU
+// tar does not mind; neither do we, if the stream ends where a header could
+// begin. Bytes after the end marker are read (their checksum counts) and
+// ignored, as GNU tar does. An archive without any entry must be all zeros.
+package extract

@@ -1,0 +1,165 @@
+package extract
+
+import (
+	"crypto/rand"
+	"fmt"
+	"strings"
+)
+
+// Kind says what an object became on disk.
+type Kind string
+
+// The kinds of a published object.
+const (
+	KindTree Kind = "tree" // an archive, unpacked into a directory
+	KindFile Kind = "file" // one file, decompressed if it was a gzip
+)
+
+// OnConflict says what to do when something is already at the object's path.
+// An empty directory is no conflict: it is filled.
+type OnConflict string
+
+// The answers to a conflict. The zero value means ConflictError.
+const (
+	// ConflictError refuses with an error that wraps ErrConflict.
+	ConflictError OnConflict = "error"
+	// ConflictReplace exchanges the old for the new in one step, then deletes
+	// the old.
+	ConflictReplace OnConflict = "replace"
+	// ConflictMerge moves the new into the existing directory, entry by
+	// entry, files over files. Where one side has a directory and the other
+	// has none it refuses before it moves anything; but the moving itself is
+	// not atomic, and a crash leaves a mixture.
+	ConflictMerge OnConflict = "merge"
+)
+
+// Owner is a numeric user and group.
+type Owner struct{ UID, GID int }
+
+// Limits bounds what an object may ask for. A zero field means its default.
+type Limits struct {
+	Entries   int64 // files, directories and links; default 10,000,000
+	Bytes     int64 // bytes of all files, holes included; default: what is free, checked as it goes
+	FileBytes int64 // bytes of one file; default: the size of the file system
+	Reserve   int64 // bytes to leave free; default 64 MiB, or 1 % of a smaller file system
+	Depth     int   // components of a name; default 512
+	Path      int   // bytes of a name; default 4095
+	Component int   // bytes of a component; default 255
+	Link      int   // bytes of a link's target; default 4095
+}
+
+func (l Limits) withDefaults() Limits {
+	def := func(v *int64, d int64) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	short := func(v *int, d int) {
+		if *v <= 0 || *v > d {
+			*v = d // the defaults are what Linux can hold: no use in more
+		}
+	}
+	def(&l.Entries, 10_000_000)
+	short(&l.Depth, 512)
+	short(&l.Path, 4095)
+	short(&l.Component, 255)
+	short(&l.Link, 4095)
+	return l
+}
+
+// Options says how to extract. The zero value is useful.
+type Options struct {
+	// Name is the object's name. It names a file that is put into a
+	// directory, and the endings .tar, .tgz, .tar.gz and .gz declare a format.
+	Name string
+	// ContentType is the declared one: "tar", "tgz" and "gzip" declare a
+	// format, all other words declare nothing.
+	ContentType string
+	// Owner is whom everything will belong to; nil means the owner of the
+	// existing directory at the path or else of its nearest existing parent.
+	Owner *Owner
+	// PreserveOwner takes user and group ids from the archive instead.
+	PreserveOwner bool
+	// OnConflict is what to do with what is already there.
+	OnConflict OnConflict
+	// StageID ends the staging directory's name, so that the caller can
+	// Sweep it after a crash: 1 to 64 of [a-z0-9-]. Empty means a random one.
+	StageID string
+	// Within is a directory that another object was extracted to, if this
+	// one goes below it: no symbolic link below Within is followed, because
+	// the other object may have brought it. Empty: nothing.
+	Within string
+	// Size is how many bytes the reader must give; zero or less: unknown.
+	Size int64
+	// Limits bounds the object.
+	Limits Limits
+	// Progress is called by the extracting goroutine, at most ten times a
+	// second and once at the end.
+	Progress func(Progress)
+}
+
+// Progress is how far an extraction has got.
+type Progress struct {
+	BytesIn int64 // bytes read of the object as stored
+	Bytes   int64 // bytes of content written
+	Entries int64 // files, directories and links made
+}
+
+// Result says what was published.
+type Result struct {
+	Kind    Kind
+	Format  string // "tar", "tar.gz", "gz" or "other"
+	Path    string // where it really is: a file may have been put into a directory
+	Entries int64  // files, directories and links made, implied directories too, the root not
+	Bytes   int64  // of content, holes included
+	Skipped int64  // entries of the archive that make nothing, such as a volume label
+	// Unowned counts entries whose owner could not be set because the
+	// process is not root or its user namespace does not know the id.
+	Unowned int64
+	// Leftover names the staging directory when what was replaced could not
+	// be deleted (an immutable file, say). Sweep will try again.
+	Leftover    string
+	Fingerprint Fingerprint
+}
+
+// Fingerprint identifies a published tree or file and the moment of its
+// publishing, so that replacements and later edits can be told.
+type Fingerprint struct {
+	Dev          uint64 `json:"dev"`
+	Ino          uint64 `json:"ino"`
+	ChangeTimeNS int64  `json:"change_time_ns"` // ctime of the root, ns since 1970
+	// Merged is set when the directory had other entries before: then ours
+	// cannot be told from them, and Remove refuses.
+	Merged bool `json:"merged,omitempty"`
+}
+
+func (o Options) withDefaults() (Options, error) {
+	switch o.OnConflict {
+	case "":
+		o.OnConflict = ConflictError
+	case ConflictError, ConflictReplace, ConflictMerge:
+	default:
+		return o, fmt.Errorf("extract: on_conflict %q is none of error, replace, merge", o.OnConflict)
+	}
+	if o.StageID == "" {
+		o.StageID = strings.ToLower(rand.Text())
+	}
+	if err := checkStageID(o.StageID); err != nil {
+		return o, err
+	}
+	if o.Owner != nil && (!validID(o.Owner.UID) || !validID(o.Owner.GID)) {
+		return o, fmt.Errorf("extract: owner %d:%d is out of range", o.Owner.UID, o.Owner.GID)
+	}
+	o.Limits = o.Limits.withDefaults()
+	return o, nil
+}
+
+// validID says whether id can be given to chown, where -1 means "unchanged".
+func validID(id int) bool { return id >= 0 && id < 1<<32-1 }
+
+func checkStageID(id string) error {
+	if len(id) < 1 || len(id) > 64 || strings.Trim(id, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		return fmt.Errorf("extract: stage id %q is not 1 to 64 of [a-z0-9-]", id)
+	}
+	return nil
+}

@@ -1,0 +1,370 @@
+package extract
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// tree makes the entries of one archive below a root directory that nobody
+// else can reach.
+//
+// Directories are made with mode 0700 and get their own mode, owner and times
+// when all else is done, deepest first: a read-only directory could not be
+// filled, and filling it would change its time. Everything else is done by
+// the descriptor of what was just made.
+type tree struct {
+	dirs   *dirs
+	budget *budget
+	owner  *Owner // whom new things shall belong to; nil: as the kernel has it
+	keep   bool   // owners of the archive instead
+	made   []dirRecord
+	index  map[string]int // path → position in made
+	buf    []byte
+
+	unowned  int64
+	progress func()
+}
+
+// dirRecord is what finish will give a directory. They are in the order in
+// which they were made, so that a parent is always before its children.
+type dirRecord struct {
+	path  string
+	mode  uint32
+	mtime unix.Timespec
+	timed bool // by an entry, not merely implied by the name of another
+	owner *Owner
+}
+
+const (
+	copyBuffer = 256 << 10
+	holeSize   = 4096 // what a file system can leave out of a file
+)
+
+func newTree(root int, b *budget, owner *Owner, keep bool) (*tree, error) {
+	d, err := newDirs(root)
+	if err != nil {
+		return nil, err
+	}
+	return &tree{
+		dirs: d, budget: b, owner: owner, keep: keep,
+		index: map[string]int{}, buf: make([]byte, copyBuffer),
+	}, nil
+}
+
+func (t *tree) close() { t.dirs.close() }
+
+// fill makes every entry of an archive.
+func (t *tree) fill(ctx context.Context, m *members) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		e, err := m.next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := t.make(e, m); err != nil {
+			return locate(err, e.rawName, e.offset)
+		}
+		if t.progress != nil {
+			t.progress()
+		}
+	}
+}
+
+// make makes one entry, whose content is read from r.
+func (t *tree) make(e *entry, r io.Reader) error {
+	owner := t.owner
+	if t.keep {
+		o, err := e.owner()
+		if err != nil {
+			return err
+		}
+		owner = &o
+	}
+	if e.kind == entryDir {
+		return t.makeDir(e, owner)
+	}
+	dir, base := splitPath(e.name)
+	parent, err := t.parent(dir)
+	if err != nil {
+		return err
+	}
+	switch e.kind {
+	case entryFile:
+		return t.makeFile(parent, base, e, r, owner)
+	case entrySymlink:
+		return t.makeSymlink(parent, base, e, owner)
+	default:
+		return t.makeHardLink(parent, base, e)
+	}
+}
+
+// makeDir makes a directory, or takes note of the last word on one.
+func (t *tree) makeDir(e *entry, owner *Owner) error {
+	if e.name == "" {
+		return nil // the archive does not rule over object_path itself
+	}
+	if _, err := t.parent(e.name); err != nil {
+		return err
+	}
+	rec := &t.made[t.index[e.name]]
+	rec.mode, rec.mtime, rec.timed, rec.owner = e.mode, e.mtime, true, owner
+	return nil
+}
+
+// parent opens the directory at path, after making it and its parents if they
+// are missing. What is there must be a directory that this archive made:
+// a file or a symbolic link, even one to a directory, is refused.
+func (t *tree) parent(path string) (int, error) {
+	fd, err := t.dirs.get(path)
+	switch {
+	case err == nil:
+		return fd, nil
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+		return -1, refuse(ErrUnsafe, "%s is not a directory of this archive, but a file or a symbolic link", quote(path))
+	case !errors.Is(err, unix.ENOENT):
+		return -1, writeError("open directory", path, err)
+	}
+	dir, base := splitPath(path)
+	above, err := t.parent(dir)
+	if err != nil {
+		return -1, err
+	}
+	if err := t.budget.entry(); err != nil {
+		return -1, err
+	}
+	if err := retry(func() error { return unix.Mkdirat(above, base, 0o700) }); err != nil {
+		return -1, writeError("make directory", path, err)
+	}
+	path = strings.Clone(path)
+	t.index[path] = len(t.made)
+	t.made = append(t.made, dirRecord{path: path, mode: 0o755, owner: t.owner})
+	if fd, err = t.dirs.get(path); err != nil {
+		return -1, writeError("open directory", path, err)
+	}
+	return fd, nil
+}
+
+// anew calls create, which must fail with EEXIST if base is there. If it is,
+// and of the kind of e, it is taken away and create called again: the last of
+// several entries with one name wins, and by being a new file leaves hard
+// links to the old one alone. Another kind is refused.
+func (t *tree) anew(parent int, base string, kind uint32, create func() error) error {
+	if err := t.budget.entry(); err != nil {
+		return err
+	}
+	err := retry(create)
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	st, err := lstatat(parent, base)
+	if err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != kind {
+		return refuse(ErrUnsafe, "it is %s, but an earlier entry made it %s", typeName(kind), typeName(st.Mode))
+	}
+	if err := retry(func() error { return unix.Unlinkat(parent, base, 0) }); err != nil {
+		return err
+	}
+	return retry(create)
+}
+
+func (t *tree) makeFile(parent int, base string, e *entry, r io.Reader, owner *Owner) error {
+	if err := t.budget.file(e.size, e.sparse); err != nil {
+		return err
+	}
+	var fd int
+	err := t.anew(parent, base, unix.S_IFREG, func() (err error) {
+		fd, err = openat(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
+		return err
+	})
+	if err != nil {
+		return writeError("create", e.name, err)
+	}
+	err = t.copy(fd, r, e)
+	if err == nil {
+		err = t.dress(fd, e.mode, owner)
+		if err == nil {
+			err = setTimes(fd, e.mtime)
+		}
+		if err != nil {
+			err = writeError("set mode, owner and time of", e.name, err)
+		}
+	}
+	if cerr := unix.Close(fd); err == nil && cerr != nil && cerr != unix.EINTR {
+		err = writeError("close", e.name, cerr)
+	}
+	return err
+}
+
+// copy writes a file's content. Holes of a sparse file are left out.
+func (t *tree) copy(fd int, r io.Reader, e *entry) error {
+	var off int64
+	for off < e.size {
+		n, err := io.ReadFull(r, t.buf[:min(int64(len(t.buf)), e.size-off)])
+		if err != nil && !isEOF(err) {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("%w: tar: truncated in the content of %s: %w", ErrCorrupt, quote(e.rawName), io.ErrUnexpectedEOF)
+		}
+		if err := t.writeAt(fd, t.buf[:n], off, e.sparse); err != nil {
+			return writeError("write", e.name, err)
+		}
+		off += int64(n)
+		if t.progress != nil {
+			t.progress()
+		}
+	}
+	if e.sparse {
+		if err := retry(func() error { return unix.Ftruncate(fd, e.size) }); err != nil {
+			return writeError("set size of", e.name, err)
+		}
+	}
+	return nil
+}
+
+func (t *tree) writeAt(fd int, p []byte, off int64, sparse bool) error {
+	for len(p) > 0 {
+		n := len(p)
+		if sparse {
+			n = min(n, holeSize)
+		}
+		if !sparse || !allZero(p[:n]) {
+			if err := pwrite(fd, p[:n], off); err != nil {
+				return err
+			}
+			if err := t.budget.wrote(n); err != nil {
+				return err
+			}
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
+}
+
+func (t *tree) makeSymlink(parent int, base string, e *entry, owner *Owner) error {
+	err := t.anew(parent, base, unix.S_IFLNK, func() error {
+		return unix.Symlinkat(e.link, parent, base)
+	})
+	if err != nil {
+		return writeError("make symbolic link", e.name, err)
+	}
+	if owner != nil {
+		err := retry(func() error {
+			return unix.Fchownat(parent, base, owner.UID, owner.GID, unix.AT_SYMLINK_NOFOLLOW)
+		})
+		if err = t.forgive(err); err != nil {
+			return writeError("set owner of", e.name, err)
+		}
+	}
+	ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, e.mtime}
+	err = retry(func() error {
+		return unix.UtimesNanoAt(parent, base, ts, unix.AT_SYMLINK_NOFOLLOW)
+	})
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
+		return writeError("set time of", e.name, err)
+	}
+	return nil
+}
+
+// makeHardLink links to a file or symbolic link that an earlier entry made.
+// Everything below the root was made by an earlier entry, so it is enough to
+// reach the target without following links and to look at its type.
+func (t *tree) makeHardLink(parent int, base string, e *entry) error {
+	dir, targetBase := splitPath(e.link)
+	from, err := t.dirs.get(dir)
+	var st unix.Stat_t
+	if err == nil {
+		st, err = lstatat(from, targetBase)
+	}
+	kind := st.Mode & unix.S_IFMT
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return refuse(ErrUnsafe, "hard link to %s, which no earlier entry made", quote(e.link))
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+		return refuse(ErrUnsafe, "hard link to %s, which leads through a file or a symbolic link", quote(e.link))
+	case err != nil:
+		return writeError("look at", e.link, err)
+	case kind != unix.S_IFREG && kind != unix.S_IFLNK:
+		return refuse(ErrUnsafe, "hard link to %s, which is %s", quote(e.link), typeName(st.Mode))
+	case e.link == e.name:
+		return nil
+	}
+	err = t.anew(parent, base, kind, func() error {
+		return unix.Linkat(from, targetBase, parent, base, 0) // 0: links are not followed
+	})
+	if err != nil {
+		return writeError("make hard link", e.name, err)
+	}
+	return nil
+}
+
+// finish gives the directories their modes, owners and times.
+func (t *tree) finish(ctx context.Context) error {
+	for i := len(t.made) - 1; i >= 0; i-- {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		rec := &t.made[i]
+		fd, err := t.dirs.get(rec.path)
+		if err == nil {
+			err = t.dress(fd, rec.mode, rec.owner)
+		}
+		if err == nil && rec.timed {
+			err = setTimes(fd, rec.mtime)
+		}
+		if err != nil {
+			return writeError("set mode, owner and time of", rec.path, err)
+		}
+	}
+	return nil
+}
+
+// dress sets owner and mode by descriptor.
+func (t *tree) dress(fd int, mode uint32, owner *Owner) error {
+	if owner != nil {
+		if err := t.forgive(chown(fd, *owner)); err != nil {
+			return err
+		}
+	}
+	// After the owner, because changing that clears bits of the mode.
+	return chmod(fd, mode)
+}
+
+// forgive lets chown fail where it cannot work: for other users than root,
+// and for ids that our user namespace does not map. People do run agents
+// there, and a tree that belongs to its maker is better than none.
+func (t *tree) forgive(err error) error {
+	if errors.Is(err, unix.EINVAL) || (errors.Is(err, unix.EPERM) && (t.keep || geteuid() != 0)) {
+		t.unowned++
+		return nil
+	}
+	return err
+}
+
+func typeName(mode uint32) string {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return "a file"
+	case unix.S_IFDIR:
+		return "a directory"
+	case unix.S_IFLNK:
+		return "a symbolic link"
+	case unix.S_IFIFO:
+		return "a FIFO"
+	case unix.S_IFSOCK:
+		return "a socket"
+	}
+	return "a device"
+}
