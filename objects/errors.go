@@ -73,6 +73,7 @@ func (e *APIError) Error() string {
 		b.WriteString(": " + said)
 	}
 	switch {
+	case e.Op == "": // not of the API
 	case e.Status == http.StatusUnauthorized:
 		b.WriteString(" (check the API key)")
 	case e.Status == http.StatusForbidden:

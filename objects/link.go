@@ -54,12 +54,12 @@ func (l *link) get(w *watch, u *url.URL, h http.Header) (*http.Response, error) 
 			return resp, nil
 		}
 		resp.Body.Close()
-		if hop == maxRedirects {
-			return nil, permanent(fmt.Errorf("%s redirects more than %d times, last to %s", u.Host, maxRedirects, RedactURL(resp.Header.Get("Location"))))
-		}
 		next, err := redirectTarget(u, resp.Header.Get("Location"))
 		if err != nil {
 			return nil, err
+		}
+		if hop == maxRedirects {
+			return nil, permanent(fmt.Errorf("more than %d redirects, the last from %s to %s", maxRedirects, u.Host, RedactURL(next.String())))
 		}
 		if !sameHost(next, u) {
 			// What is between us and the first host is nobody else's affair.

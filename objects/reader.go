@@ -1,7 +1,9 @@
 package objects
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -104,6 +106,12 @@ func (r *Reader) pin(ctx context.Context, a ask) (int, error) {
 	r.id = g.id
 	if final := (*backoff.PermanentError)(nil); err != nil && (!r.provable() || errors.As(err, &final)) {
 		return 0, err // the rest may be of another object: all over again
+	}
+	if int64(n) == g.id.Size && !g.id.Proven() && r.sha256 != nil {
+		// Nothing but its bytes can tell it from an error or login page.
+		if got := sha256.Sum256(first); !bytes.Equal(got[:], r.sha256) {
+			return 0, &protocolError{patient: true, msg: fmt.Sprintf("the answer (%d bytes without ETag) has not the object's SHA-256: is there a login page in between?", n)}
+		}
 	}
 	r.first = first[:n]
 	return n, nil
