@@ -1,10 +1,16 @@
-// Package agent makes the machine match the spec of object mounts, and says
-// how far it has got. (Skeleton: the chapters follow.)
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,107 +20,209 @@ import (
 	"objectmount/systemd"
 )
 
-// ErrNotRunning: no agent answers at the control socket.
-var ErrNotRunning = errors.New("the agent is not running")
-
-// State is where an item is in its life.
-type State string
-
-// The states of an item.
-const (
-	StatePending    State = "pending"
-	StateFetching   State = "fetching"
-	StateExtracting State = "extracting"
-	StateReady      State = "ready"
-	StateFailed     State = "failed"
-	StateRemoving   State = "removing"
-)
-
-// Config of an Agent. Zero fields have defaults.
+// Config of an Agent. The zero value of a field means its default.
 type Config struct {
-	SpecPath           string          // spec file (with its drop-ins in mounts.d beside it), or a directory of *.json; default /etc/objectmount/mounts.json
-	StateDir           string          // receipts; default /var/lib/objectmount
-	RunDir             string          // control socket; default /run/objectmount
-	Client             *objects.Client // nil: no key; only download_url and local files can be mounted
-	Log                *zap.Logger     // nil: silent
-	Version            string          // of the program, for Status
-	Parallel           int             // mounts made at the same time; default 4
-	URLValid           time.Duration   // life of the download URLs asked for; default 1 h
-	Limits             extract.Limits
-	RetryBudget        time.Duration // longest time a fetch may go without progress; default 15 min
-	RetryMin, RetryMax time.Duration // pause between tries of a failed mount; default 1 s and 5 min
-	Debounce           time.Duration // quiet time before a changed spec is read; default 200 ms
-	Notifier           *systemd.Notifier
-	Progress           func(ItemStatus) // told of every step of every item, from many goroutines
+	SpecPath    string            // see LoadSpec; default /etc/objectmount/mounts.json
+	StateDir    string            // receipts; default /var/lib/objectmount
+	RunDir      string            // control socket; default /run/objectmount
+	Client      *objects.Client   // nil: there is no key, and only download_url and local files can be mounted
+	Log         *zap.Logger       // nil: silent
+	Version     string            // of the program, for Status
+	Parallel    int               // mounts made at the same time; default 4
+	URLValid    time.Duration     // life of the download URLs asked for; default 1 h
+	Limits      extract.Limits    // of every object
+	RetryBudget time.Duration     // longest time a fetch may go without progress before it fails; default 15 min
+	RetryMin    time.Duration     // first pause before a failed mount is tried again; default 1 s
+	RetryMax    time.Duration     // longest such pause; default 5 min
+	Debounce    time.Duration     // quiet time after which a changed spec is read; default 200 ms
+	Notifier    *systemd.Notifier // nil: silent
+
+	// Progress is told of every step of every item, from several goroutines
+	// at once. It must be quick: work waits for it.
+	Progress func(ItemStatus)
 }
 
-// Agent brings up and takes down mounts.
-type Agent struct{}
+// Agent brings mounts up and takes them down. Its methods may be called from
+// several goroutines, and by several processes with the same StateDir: work
+// on one path is done by one of them at a time. Only one may Run.
+type Agent struct {
+	cfg      Config
+	log      *zap.Logger
+	receipts receipts
+	started  time.Time
+	reload   chan struct{} // Reload was called
+	moved    atomic.Int64  // grows while bytes move
 
-// New makes an Agent. It touches nothing yet.
-func New(cfg Config) (*Agent, error) { return nil, errSkeleton }
+	mu      sync.Mutex
+	items   map[string]*item // by path; what Status tells of
+	specErr *SpecError
+}
 
-var errSkeleton = errors.New("agent: being written")
+// New makes an Agent. It reads and writes nothing yet.
+func New(cfg Config) (*Agent, error) {
+	cfg.SpecPath = cmp.Or(cfg.SpecPath, "/etc/objectmount/mounts.json")
+	cfg.StateDir = cmp.Or(cfg.StateDir, "/var/lib/objectmount")
+	cfg.RunDir = cmp.Or(cfg.RunDir, "/run/objectmount")
+	for _, dir := range []*string{&cfg.SpecPath, &cfg.StateDir, &cfg.RunDir} {
+		// Absolute: a spec's path is in receipts, where another process with
+		// another working directory finds it.
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return nil, err
+		}
+		*dir = abs
+	}
+	cfg.Parallel = max(cmp.Or(cfg.Parallel, 4), 1)
+	cfg.URLValid = cmp.Or(cfg.URLValid, time.Hour)
+	cfg.RetryBudget = cmp.Or(cfg.RetryBudget, 15*time.Minute)
+	cfg.RetryMin = cmp.Or(cfg.RetryMin, time.Second)
+	cfg.RetryMax = max(cmp.Or(cfg.RetryMax, 5*time.Minute), cfg.RetryMin)
+	cfg.Debounce = cmp.Or(cfg.Debounce, 200*time.Millisecond)
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	return &Agent{
+		cfg: cfg, log: cfg.Log, receipts: receipts{filepath.Join(cfg.StateDir, "mounts")}, started: time.Now(),
+		reload: make(chan struct{}, 1), items: map[string]*item{},
+	}, nil
+}
 
-// Once makes every mount of the spec that is not there yet, and takes nothing down.
-func (a *Agent) Once(ctx context.Context) (Status, error) { return Status{}, errSkeleton }
+// Once makes every mount of the spec that is not there yet, and tries each
+// once. It takes nothing down. The Status says what became of each mount; the
+// error is that of the spec (*SpecError), or of ctx.
+func (a *Agent) Once(ctx context.Context) (Status, error) {
+	spec, err := LoadSpec(a.cfg.SpecPath)
+	if err != nil {
+		return a.Status(), err
+	}
+	a.noteSkipped(spec)
+	a.receipts.tidy()
+	s := a.newScheduler(true)
+	steps := plan(spec.Mounts, a.have(), a.cfg.SpecPath)
+	s.want(slices.DeleteFunc(steps, func(st step) bool { return st.action == actionRemove }))
+	for {
+		s.start(ctx)
+		if len(s.running) == 0 {
+			break
+		}
+		s.finished(ctx, <-s.done)
+	}
+	if ctx.Err() != nil {
+		return a.Status(), context.Cause(ctx)
+	}
+	s.giveUp()
+	return a.Status(), nil
+}
 
-// Run is the daemon: it makes the machine match the spec until ctx ends.
-func (a *Agent) Run(ctx context.Context) error { return errSkeleton }
-
-// Reload makes Run read the spec now and try failed mounts again at once.
-func (a *Agent) Reload() {}
-
-// Mount makes one mount now.
+// Mount makes one mount now, with the same receipts and locks as the daemon.
+// It tries once; the error says what was wrong, and ErrorHint what to do.
 func (a *Agent) Mount(ctx context.Context, m Mount) (ItemStatus, error) {
-	return ItemStatus{}, errSkeleton
+	it := a.newItem(m.Path(), &m, OriginManual)
+	err := error(nil)
+	if fe := m.check(); fe != nil {
+		err = fe
+	} else {
+		a.receipts.tidy()
+		_, err = a.work(ctx, it, &m, OriginManual)
+	}
+	if err != nil {
+		err = fmt.Errorf("mount %s: %w", m.Path(), objects.Redact(err))
+		it.failed(err, time.Time{})
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return it.status, err
 }
 
-// UnmountMode says what Unmount does with the files.
-type UnmountMode int
-
-// The modes of Unmount.
-const (
-	UnmountUnmodified UnmountMode = iota // remove them if nothing was edited since publishing, else refuse
-	UnmountKeep                          // leave them, forget the receipt
-	UnmountDelete                        // remove them with their edits
-)
-
-// Unmount takes the mount at path down.
-func (a *Agent) Unmount(ctx context.Context, path string, how UnmountMode) error { return errSkeleton }
-
-// Paths lists the object paths of all mounts of the state directory, sorted.
-func (a *Agent) Paths() ([]string, error) { return nil, errSkeleton }
-
-// ItemStatus is how one mount is doing.
-type ItemStatus struct {
-	Path          string     `json:"path"`
-	ObjectID      string     `json:"object_id,omitempty"`
-	Source        string     `json:"source,omitempty"` // where it was asked for: "file:line:column", or the local file or URL without its query
-	Origin        string     `json:"origin"`           // "spec" or "manual"
-	State         State      `json:"state"`
-	Phase         string     `json:"phase,omitempty"`
-	Bytes         int64      `json:"bytes"`
-	TotalBytes    int64      `json:"total_bytes"`
-	Entries       int64      `json:"entries"`
-	Percent       float64    `json:"percent"`
-	RatePerSecond float64    `json:"rate_per_second"`
-	Error         string     `json:"error,omitempty"`
-	Hint          string     `json:"hint,omitempty"`
-	NextTry       *time.Time `json:"next_try,omitempty"`
-	Since         time.Time  `json:"since"`
-	Required      bool       `json:"required"`
+// Paths lists the paths of all mounts that the state directory knows, inner
+// ones before outer ones: the order in which they can be taken down.
+func (a *Agent) Paths() ([]string, error) {
+	list, bad := a.receipts.all()
+	paths := make([]string, 0, len(list))
+	for _, rc := range list {
+		paths = append(paths, rc.Path)
+	}
+	slices.SortFunc(paths, func(a, b string) int { return strings.Compare(b, a) })
+	return paths, errors.Join(bad...)
 }
 
-// Status is how the agent is doing.
-type Status struct {
-	Version   string       `json:"version,omitempty"`
-	SpecError *SpecError   `json:"spec_error,omitempty"`
-	Items     []ItemStatus `json:"items"`
-	Ready     bool         `json:"ready"`
-	PID       int          `json:"pid"`
-	Started   time.Time    `json:"started"`
+// Status says how everything is doing: what this agent is at work on, and
+// what other processes have mounted with the same state directory.
+func (a *Agent) Status() Status {
+	known, _ := a.receipts.all()
+	st := Status{Version: a.cfg.Version, Ready: true, PID: os.Getpid(), Started: a.started, Items: []ItemStatus{}}
+	has := make(map[string]bool, len(known))
+	a.mu.Lock()
+	st.SpecError = a.specErr
+	for _, rc := range known {
+		has[rc.Path] = true
+	}
+	for _, it := range a.items {
+		s := it.status
+		if s.State == StateReady && !has[s.Path] {
+			s.State, s.Phase, s.Percent = StatePending, "unmounted by hand; comes back when the spec is read again", 0
+		}
+		st.Items = append(st.Items, s)
+		st.Ready = st.Ready && (s.State == StateReady || !s.Required)
+		delete(has, s.Path)
+	}
+	a.mu.Unlock()
+	for _, rc := range known {
+		if has[rc.Path] {
+			st.Items = append(st.Items, rc.status())
+		}
+	}
+	slices.SortFunc(st.Items, func(a, b ItemStatus) int { return strings.Compare(a.Path, b.Path) })
+	return st
 }
 
-// QueryStatus asks the agent of runDir. ErrNotRunning when there is none.
-func QueryStatus(ctx context.Context, runDir string) (Status, error) { return Status{}, ErrNotRunning }
+// status tells of a mount that is not in this agent's care.
+func (rc *receipt) status() ItemStatus {
+	s := ItemStatus{Path: rc.Path, Origin: rc.Origin, State: StatePending}
+	switch p := rc.Published; {
+	case rc.Staging != nil:
+		s.Phase, s.Since = "another process works on it, or died doing so", rc.Staging.Time
+		s.ObjectID, s.Source = rc.Staging.ObjectID, rc.Staging.Source
+	case p == nil:
+		s.Phase = "nothing is there"
+	default:
+		s.ObjectID, s.Source, s.Since = p.ObjectID, cmp.Or(p.Source, p.ObjectID), p.Time
+		if there, err := p.isThere(); err != nil || !there {
+			s.State, s.Error = StateFailed, "the files are gone"
+			s.Hint = "mount it again, or forget it with objectmount unmount"
+			break
+		}
+		s.State, s.Percent = StateReady, 100
+		s.Bytes, s.TotalBytes, s.Written, s.Entries = p.Identity.Size, p.Identity.Size, p.Bytes, p.Entries
+	}
+	return s
+}
+
+// have reads all receipts, and logs those that cannot be understood: their
+// paths are treated as if nothing were known of them.
+func (a *Agent) have() []*receipt {
+	list, bad := a.receipts.all()
+	for _, err := range bad {
+		a.log.Warn("receipt not understood", zap.String("error", errorText(err)))
+	}
+	return list
+}
+
+func (a *Agent) noteSkipped(spec *Spec) {
+	for _, line := range spec.Skipped {
+		a.log.Info("not ours", zap.String("mount", line))
+	}
+}
+
+// register makes Status tell of an item.
+func (a *Agent) register(it *item) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.items[it.status.Path] = it
+}
+
+func (a *Agent) forget(it *item) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.items, it.status.Path)
+}

@@ -1,8 +1,12 @@
 package agent
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"net/url"
+	"os/user"
 	"path"
 	"path/filepath"
 	"strconv"
@@ -50,6 +54,79 @@ func (m *Mount) Source() string {
 	return m.ObjectID
 }
 
+// wanted is what decides the files of the mount. local is the state of
+// LocalFile, nil for every other source.
+func (m *Mount) wanted(local fs.FileInfo) wanted {
+	w := wanted{ObjectID: m.ObjectID}
+	source, url := "object "+m.ObjectID, ""
+	switch {
+	case m.ObjectID != "": // wherever the bytes come from: an object does not change
+	case m.LocalFile != "":
+		w.Source = m.LocalFile
+		source = "file " + m.LocalFile
+		if local != nil {
+			source = fmt.Sprintf("file %s %d %d", m.LocalFile, local.Size(), local.ModTime().UnixNano())
+		}
+	default:
+		w.Source = objects.RedactURL(m.DownloadURL.Reveal())
+		source, url = "url "+w.Source, m.DownloadURL.Reveal()
+	}
+	options := fmt.Sprintf("%q %q %v %q %v", source, m.Owner, m.PreserveOwner, strings.ToLower(m.SHA256), m.into())
+	w.Options = digest(options)
+	w.Digest = digest(options + url)
+	return w
+}
+
+// into says whether a file is to be put into the directory ObjectPath.
+func (m *Mount) into() bool { return strings.HasSuffix(m.ObjectPath, "/") }
+
+// target is the object path as extraction takes it.
+func (m *Mount) target() string {
+	if m.into() {
+		return m.Path() + "/"
+	}
+	return m.Path()
+}
+
+// findOwner turns the owner of a mount into numbers. A user without a group
+// brings his own; a number that is nobody's brings the group of that number.
+func findOwner(owner string) (extract.Owner, error) {
+	name, group, hasGroup := strings.Cut(owner, ":")
+	uid, err := strconv.Atoi(name)
+	gid := uid
+	if u, uerr := lookUpUser(name, err == nil); uerr == nil {
+		if uid, err = strconv.Atoi(u.Uid); err == nil {
+			gid, err = strconv.Atoi(u.Gid)
+		}
+	} else if err != nil {
+		return extract.Owner{}, fmt.Errorf("owner %q: %w", owner, uerr)
+	}
+	if err == nil && hasGroup {
+		if gid, err = strconv.Atoi(group); err != nil {
+			var g *user.Group
+			if g, err = user.LookupGroup(group); err == nil {
+				gid, err = strconv.Atoi(g.Gid)
+			}
+		}
+	}
+	if err != nil {
+		return extract.Owner{}, fmt.Errorf("owner %q: %w", owner, err)
+	}
+	return extract.Owner{UID: uid, GID: gid}, nil
+}
+
+func lookUpUser(name string, number bool) (*user.User, error) {
+	if number {
+		return user.LookupId(name)
+	}
+	return user.Lookup(name)
+}
+
+func digest(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:16])
+}
+
 // Bounds of a path: those of the kernel.
 const (
 	maxPath      = 4095
@@ -58,6 +135,8 @@ const (
 
 // fieldError says what is wrong with one key of a mount.
 type fieldError struct{ key, msg, hint string }
+
+func (e *fieldError) Error() string { return e.msg }
 
 // check finds what is wrong with a mount before anything is done about it, in
 // terms of the spec's keys. It looks at the text alone: whether the user or

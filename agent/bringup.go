@@ -1,0 +1,361 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"objectmount/extract"
+	"objectmount/objects"
+)
+
+// ErrOwned: another part of the system made the mount at this path, and it
+// must be asked to give it up.
+var ErrOwned = errors.New("the path has another mount")
+
+// maxRestarts is how often one try begins again because the object changed
+// while it was read.
+const maxRestarts = 3
+
+// bringUp makes one mount be there, whatever the state of its path: it
+// finishes or clears away what a dead process left, does nothing if what is
+// wanted is there, replaces what is ours and unedited, and else extracts. It
+// says whether it published anything.
+//
+// It may be called any number of times, by any process; the lock of the path
+// makes them take turns.
+func (a *Agent) bringUp(ctx context.Context, m *Mount, origin Origin, it *item) (made bool, err error) {
+	path := m.Path()
+	if err := a.apart(path); err != nil {
+		return false, err
+	}
+	l, err := a.receipts.lock(ctx, path, func() { it.enter(StatePending, "another process works on it") })
+	if err != nil {
+		return false, err
+	}
+	defer l.unlock()
+	rc, err := l.load()
+	if err != nil {
+		return false, err
+	}
+	if rc == nil {
+		rc = &receipt{Path: path, Origin: origin}
+	}
+	if err := a.recover(l, rc); err != nil {
+		return false, err
+	}
+	b := &bringing{a: a, m: m, it: it, l: l, rc: rc, origin: origin}
+	if b.want, err = wantedNow(m); err != nil {
+		return false, err
+	}
+	if rc.Published != nil {
+		b.before = *rc.Published
+		there, err := rc.Published.isThere()
+		if err != nil {
+			return false, err
+		}
+		if !there {
+			a.log.Info("files are gone", zap.String("path", path))
+			rc.Published = nil
+		}
+	}
+	if rc.Published != nil && rc.Published.Digest == b.want.Digest {
+		return false, b.keep()
+	}
+	for try := 1; ; try++ {
+		made, err = b.extract(ctx)
+		if !errors.Is(err, objects.ErrChanged) || try == maxRestarts {
+			return made, err
+		}
+		a.log.Warn("object changed while it was read: beginning again", zap.String("path", path), zap.Int("try", try))
+	}
+}
+
+// wantedNow is what the mount wants now: of a local file, its present state.
+func wantedNow(m *Mount) (wanted, error) {
+	if m.LocalFile == "" {
+		return m.wanted(nil), nil
+	}
+	st, err := os.Stat(m.LocalFile)
+	if err != nil {
+		return wanted{}, err
+	}
+	return m.wanted(st), nil
+}
+
+// apart refuses a path that overlaps with the agent's own files.
+func (a *Agent) apart(path string) error {
+	for _, own := range []string{a.cfg.StateDir, a.cfg.RunDir} {
+		if related(path, own) {
+			return fmt.Errorf("%w: %s overlaps with %s, where the agent keeps its own files", extract.ErrConflict, path, own)
+		}
+	}
+	return nil
+}
+
+// bringing is one try to bring a mount up. The lock of its path is held.
+type bringing struct {
+	a      *Agent
+	m      *Mount
+	it     *item
+	l      *lock
+	rc     *receipt
+	origin Origin
+	want   wanted
+	before published // as the receipt said it, when it said something
+}
+
+// keep takes over what is there. An edit of the spec that does not concern the
+// files, or another asker, is only noted.
+func (b *bringing) keep() error {
+	p := b.rc.Published
+	before, origin, spec := b.before, b.rc.Origin, b.rc.Spec
+	if b.origin == OriginSpec {
+		b.rc.Origin, b.rc.Spec = OriginSpec, b.a.cfg.SpecPath
+	}
+	p.wanted = b.want
+	p.BootID = bootID()
+	if b.rc.Origin != origin || b.rc.Spec != spec || *p != before {
+		if err := b.l.save(b.rc); err != nil {
+			return err
+		}
+	}
+	b.it.ready(p)
+	return nil
+}
+
+// extract fetches the object and publishes it.
+func (b *bringing) extract(ctx context.Context) (made bool, err error) {
+	opts, err := b.options()
+	if err != nil {
+		return false, err
+	}
+	if err := b.mayReplace(); err != nil {
+		return false, err
+	}
+	if b.rc.Published != nil && b.m.OnConflict != string(extract.ConflictMerge) {
+		opts.OnConflict = extract.ConflictReplace // it is ours
+	}
+	if err := extract.CheckPath(b.m.target(), opts); err != nil {
+		return false, err
+	}
+	b.it.enter(StateFetching, "asking for the object")
+	src, err := b.a.openSource(ctx, b.m)
+	if err != nil {
+		return false, err
+	}
+	defer src.close()
+	if p := b.rc.Published; p != nil && p.Options == b.want.Options && p.Identity == src.identity && src.identity.ETag != "" {
+		return false, b.keep() // the same object behind a new URL
+	}
+	opts.Name, opts.ContentType, opts.Size = src.name, src.contentType, src.identity.Size
+	if err := b.noteInside(ctx); err != nil {
+		return false, err
+	}
+	return b.stage(ctx, src, opts)
+}
+
+// options are the extraction's, without what the source will add.
+func (b *bringing) options() (extract.Options, error) {
+	opts := extract.Options{
+		StageID:       receiptID(b.m.Path())[:12] + "-" + strings.ToLower(rand.Text()),
+		PreserveOwner: b.m.PreserveOwner,
+		OnConflict:    extract.OnConflict(b.m.OnConflict),
+		Limits:        b.a.cfg.Limits,
+		Within:        b.outer(),
+	}
+	if b.m.Owner != "" {
+		owner, err := findOwner(b.m.Owner)
+		if err != nil {
+			return opts, err
+		}
+		opts.Owner = &owner
+	}
+	return opts, nil
+}
+
+// outer is the innermost mount that this one lies inside of, "" for none.
+func (b *bringing) outer() string {
+	for dir := filepath.Dir(b.m.Path()); dir != "/"; dir = filepath.Dir(dir) {
+		if b.a.isMounted(dir) {
+			return dir
+		}
+	}
+	return ""
+}
+
+// noteInside tells the outer mount that what appears below it is no edit. It
+// is done before anything appears.
+func (b *bringing) noteInside(ctx context.Context) error {
+	outer := b.outer()
+	if outer == "" {
+		return nil
+	}
+	// Locks are taken from the inside out, by everyone, so no two wait for
+	// each other.
+	l, err := b.a.receipts.lock(ctx, outer, func() { b.it.enter(StatePending, "another process works on "+outer) })
+	if err != nil {
+		return err
+	}
+	defer l.unlock()
+	rc, err := l.load()
+	if err != nil || rc == nil {
+		return err
+	}
+	for _, in := range rc.Inside {
+		if in == b.m.Path() {
+			return nil
+		}
+	}
+	rc.Inside = append(rc.Inside, b.m.Path())
+	return l.save(rc)
+}
+
+// mayReplace says why what is published at the path must stay, if it must.
+func (b *bringing) mayReplace() error {
+	p := b.rc.Published
+	if p == nil {
+		return nil
+	}
+	switch extract.OnConflict(b.m.OnConflict) {
+	case extract.ConflictReplace, extract.ConflictMerge:
+		return nil
+	}
+	if b.rc.Origin != b.origin {
+		return fmt.Errorf("%w, of %s, made by the %s", ErrOwned, p.name(), map[Origin]string{
+			OriginSpec: "spec " + b.rc.Spec, OriginManual: "mount command"}[b.rc.Origin])
+	}
+	if p.Fingerprint.Merged {
+		return fmt.Errorf("%w: what is there was merged with files that were there before", extract.ErrConflict)
+	}
+	edited, err := p.edited(b.rc.Inside, b.a.unedited)
+	if err != nil {
+		return err
+	}
+	if edited {
+		return fmt.Errorf("%w: another object is wanted at %s, but files in what is there (%s) were edited", extract.ErrConflict, b.m.Path(), p.name())
+	}
+	return nil
+}
+
+// name says in words what was published.
+func (p *published) name() string {
+	if p.ObjectID != "" {
+		return p.ObjectID
+	}
+	return p.Source
+}
+
+// unedited says whether a path is a mount in which nothing was edited.
+func (a *Agent) unedited(path string) bool {
+	rc, err := a.receipts.load(path)
+	if err != nil || rc == nil || rc.Published == nil {
+		return false
+	}
+	edited, err := rc.Published.edited(rc.Inside, a.unedited)
+	return err == nil && !edited
+}
+
+// stage extracts with a receipt that always knows how far it has got.
+func (b *bringing) stage(ctx context.Context, src *source, opts extract.Options) (made bool, err error) {
+	old := b.rc.Published
+	if old != nil && old.RealPath != b.m.Path() {
+		// It is a file in the directory of the path, and what comes may be the
+		// directory: the file goes first.
+		if err := b.a.removeTree(b.rc, true); err != nil {
+			return false, err
+		}
+		old, b.rc.Published = nil, nil
+		opts.OnConflict = extract.OnConflict(b.m.OnConflict)
+	}
+	next := &published{wanted: b.want, Identity: src.identity}
+	st := &staging{wanted: b.want, StageID: opts.StageID, Name: src.name, BootID: bootID(), Time: time.Now().UTC()}
+	b.rc.Staging = st
+	if err := b.l.save(b.rc); err != nil {
+		return false, err
+	}
+	b.it.tell(func(s *ItemStatus) { s.TotalBytes = src.identity.Size })
+	b.it.enter(StateExtracting, "")
+	opts.Progress = b.it.progress
+
+	res, err := b.unpack(ctx, src, opts, next)
+	if err != nil {
+		return false, b.giveUp(err)
+	}
+	if err := b.finish(next, old, res); err != nil {
+		return true, err
+	}
+	b.a.noteResult(b.m, res)
+	b.it.ready(next)
+	return true, nil
+}
+
+func (b *bringing) unpack(ctx context.Context, src *source, opts extract.Options, next *published) (extract.Result, error) {
+	stream, err := src.open(ctx)
+	if err != nil {
+		return extract.Result{}, err
+	}
+	defer stream.Close()
+	// Between the last byte and the publishing there is a moment to look once
+	// more whether anything was edited meanwhile, and to write down what is
+	// about to appear.
+	r := &atEnd{r: stream, then: func() error {
+		if err := b.mayReplace(); err != nil {
+			return err
+		}
+		if i, real, ok := findStaged(b.m.Path(), opts.StageID, opts.Name); ok {
+			next.place(i, real)
+		}
+		b.rc.Staging.Next = next
+		return b.l.save(b.rc)
+	}}
+	return extract.Extract(ctx, io.Reader(r), b.m.target(), opts)
+}
+
+// giveUp puts the receipt back as it was before a try that failed. That is
+// what would be done after a crash, and for the same reason: the very last
+// step of publishing, a sync, may have failed after the rename.
+func (b *bringing) giveUp(cause error) error {
+	if err := b.a.recover(b.l, b.rc); err != nil {
+		b.a.log.Warn("receipt not put back", zap.String("path", b.m.Path()), zap.String("error", errorText(err)))
+	}
+	return cause
+}
+
+// finish writes down what was published.
+func (b *bringing) finish(next, old *published, res extract.Result) error {
+	next.Kind, next.Format, next.RealPath = res.Kind, res.Format, res.Path
+	next.Entries, next.Bytes, next.Fingerprint = res.Entries, res.Bytes, res.Fingerprint
+	next.BootID, next.Time = bootID(), time.Now().UTC()
+	if i, err := lookAt(res.Path); err == nil {
+		next.BirthNS = i.birth
+	}
+	b.rc.Published = next
+	b.rc.Origin, b.rc.Spec = b.origin, ""
+	if b.origin == OriginSpec {
+		b.rc.Spec = b.a.cfg.SpecPath
+	}
+	if err := b.a.settle(b.rc, old, b.rc.Staging.StageID); err != nil {
+		return err
+	}
+	b.rc.Staging = nil
+	return b.l.save(b.rc)
+}
+
+// noteResult logs what is worth knowing about an extraction that went well.
+func (a *Agent) noteResult(m *Mount, res extract.Result) {
+	if res.Unowned > 0 {
+		a.log.Warn("the owner of some entries could not be set", zap.String("path", m.Path()), zap.Int64("entries", res.Unowned))
+	}
+	if res.Leftover != "" {
+		a.log.Warn("what was replaced could not be deleted", zap.String("path", m.Path()), zap.String("leftover", res.Leftover))
+	}
+}

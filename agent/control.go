@@ -1,0 +1,228 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+)
+
+// The running agent answers at a socket in its run directory. It speaks HTTP,
+// so that curl --unix-socket can ask it too:
+//
+//	GET /v1/status    a Status as JSON
+//
+// The socket is closed to other users by its mode, and besides every caller's
+// uid is asked from the kernel: only root and the agent's own user are heard.
+
+const (
+	socketName   = "agent.sock"
+	lockName     = "agent.lock"
+	queryTimeout = 10 * time.Second
+	maxAnswer    = 64 << 20 // bytes of a status; 10,000 mounts with long errors
+)
+
+// ErrNotRunning: no agent answers at the control socket.
+var ErrNotRunning = errors.New("the agent is not running")
+
+// ErrRunning: another agent uses the same directories.
+var ErrRunning = errors.New("another agent is running")
+
+// control is the socket of a running agent.
+type control struct {
+	locks []*os.File
+	dir   *os.File
+	srv   *http.Server
+	done  chan struct{}
+}
+
+// listen takes the run and state directories for this agent alone, and begins
+// to answer.
+func (a *Agent) listen() (c *control, err error) {
+	c = &control{done: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			c.unlock()
+		}
+	}()
+	for dir, mode := range map[string]fs.FileMode{a.cfg.StateDir: 0o700, a.cfg.RunDir: 0o755} {
+		if err := os.MkdirAll(dir, mode); err != nil {
+			return nil, err
+		}
+		f, err := tryLock(filepath.Join(dir, lockName))
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w with the directory %s", ErrRunning, dir)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("take the directory %s: %w", dir, err)
+		}
+		c.locks = append(c.locks, f)
+	}
+	l, err := c.bind(a.cfg.RunDir)
+	if err != nil {
+		return nil, fmt.Errorf("make the control socket in %s: %w", a.cfg.RunDir, err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(a.Status()) // who hung up is not told
+	})
+	c.srv = &http.Server{Handler: mux, ReadHeaderTimeout: queryTimeout, ReadTimeout: queryTimeout,
+		WriteTimeout: queryTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10, ErrorLog: zap.NewStdLog(a.log)}
+	go func() {
+		defer close(c.done)
+		_ = c.srv.Serve(l) // always ErrServerClosed, by close
+	}()
+	return c, nil
+}
+
+// bind makes the socket. It gets its mode before it gets its name, so that it
+// is never open to others; a socket that a dead agent left is replaced. (That
+// it is dead, the lock has shown.)
+func (c *control) bind(dir string) (net.Listener, error) {
+	var err error
+	if c.dir, err = os.Open(dir); err != nil {
+		return nil, err
+	}
+	tmp := short(c.dir, fmt.Sprintf("%s.%d", socketName, os.Getpid()))
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false) // close does it, under the name it has then
+	if err = os.Chmod(tmp, 0o600); err == nil {
+		err = os.Rename(tmp, short(c.dir, socketName))
+	}
+	if err != nil {
+		l.Close()
+		os.Remove(tmp)
+		return nil, err
+	}
+	return checkedListener{l}, nil
+}
+
+// short names a file in a directory by its descriptor: a socket's path may
+// have 107 bytes at most, and run directories may be deep.
+func short(dir *os.File, name string) string {
+	return filepath.Join("/proc/self/fd", strconv.Itoa(int(dir.Fd())), name)
+}
+
+func (c *control) close() {
+	// Those who are asking just now get their answer.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if c.srv.Shutdown(ctx) != nil {
+		c.srv.Close()
+	}
+	<-c.done
+	os.Remove(short(c.dir, socketName))
+	c.unlock()
+}
+
+// unlock gives the directories up. The lock files stay: the next agent may
+// have opened one already.
+func (c *control) unlock() {
+	for _, f := range c.locks {
+		f.Close()
+	}
+	if c.dir != nil {
+		c.dir.Close()
+	}
+}
+
+// checkedListener drops connections of other users.
+type checkedListener struct{ *net.UnixListener }
+
+func (l checkedListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		uid, err := peer(conn)
+		if err == nil && (uid == 0 || uid == uint32(os.Geteuid())) {
+			return conn, nil
+		}
+		conn.Close()
+	}
+}
+
+// peer is the user at the other end of a connection, by the kernel's word.
+func peer(conn *net.UnixConn) (uid uint32, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	cerr := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err = errors.Join(cerr, err); err != nil {
+		return 0, err
+	}
+	return cred.Uid, nil
+}
+
+// QueryStatus asks the agent of a run directory how it is doing. Where none
+// answers the error is ErrNotRunning; where this user may not ask it wraps
+// fs.ErrPermission.
+func QueryStatus(ctx context.Context, runDir string) (Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	st, err := query(ctx, runDir)
+	if err != nil {
+		return Status{}, fmt.Errorf("ask the agent at %s: %w", filepath.Join(runDir, socketName), err)
+	}
+	return st, nil
+}
+
+func query(ctx context.Context, runDir string) (st Status, err error) {
+	dir, err := os.Open(runDir)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = ErrNotRunning
+		}
+		return st, err
+	}
+	defer dir.Close()
+	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", short(dir, socketName))
+	}}
+	defer tr.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/v1/status", nil)
+	if err != nil {
+		return st, err
+	}
+	resp, err := (&http.Client{Transport: tr}).Do(req)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return st, ErrNotRunning
+	case errors.Is(err, fs.ErrPermission):
+		return st, fs.ErrPermission
+	case err != nil:
+		return st, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return st, fmt.Errorf("it answered %s", resp.Status)
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&st); err != nil {
+		return Status{}, fmt.Errorf("its answer: %w", err)
+	}
+	return st, nil
+}

@@ -1,0 +1,142 @@
+package agent
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"objectmount/extract"
+)
+
+// inode is what is at a path now.
+type inode struct {
+	dev, ino uint64
+	changed  int64 // ctime, ns since 1970
+	birth    int64 // ns since 1970; 0: the file system does not say
+	dir      bool
+}
+
+// lookAt looks at a path without following a link.
+func lookAt(path string) (inode, error) {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st)
+	if err != nil {
+		return inode{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	i := inode{
+		dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino,
+		changed: st.Ctime.Sec*1e9 + int64(st.Ctime.Nsec),
+		dir:     st.Mode&unix.S_IFMT == unix.S_IFDIR,
+	}
+	if st.Mask&unix.STATX_BTIME != 0 {
+		i.birth = st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
+	}
+	return i, nil
+}
+
+// isThere says whether what was published is still at its place: the same
+// inode, whatever has been edited in it. A directory that was emptied counts
+// as gone: what was mounted is not there.
+//
+// The number of a device may be another one after a boot, so then the birth
+// time stands in for it, and the fingerprint takes the new number over.
+func (p *published) isThere() (bool, error) {
+	i, err := lookAt(p.RealPath)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if i.ino != p.Fingerprint.Ino || i.dir != (p.Kind == extract.KindTree) {
+		return false, nil
+	}
+	if i.dev != p.Fingerprint.Dev {
+		if p.BootID == bootID() || i.birth != p.BirthNS {
+			return false, nil
+		}
+		p.Fingerprint.Dev = i.dev
+	}
+	if i.dir && p.Entries > 0 {
+		empty, err := isEmpty(p.RealPath)
+		return !empty, err
+	}
+	return true, nil
+}
+
+func isEmpty(dir string) (bool, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return false, err
+	}
+	defer d.Close()
+	_, err = d.Readdirnames(1)
+	if err == io.EOF {
+		return true, nil
+	}
+	return false, err
+}
+
+// edited says whether anybody changed the published tree since it was
+// published. Mounts that were made below it are no edits: mounted says which
+// paths are such mounts now.
+//
+// An added or altered file is always seen. Of a directory on the way to an
+// inner mount nothing but its entries is looked at, because making that mount
+// changed the directory itself.
+func (p *published) edited(inner []string, mounted func(path string) bool) (bool, error) {
+	if p.Kind != extract.KindTree || len(inner) == 0 {
+		return extract.Edited(p.RealPath, p.Fingerprint)
+	}
+	e := editSearch{inner, mounted, p.Fingerprint.ChangeTimeNS}
+	return e.below(p.RealPath)
+}
+
+type editSearch struct {
+	inner   []string
+	mounted func(string) bool
+	since   int64
+}
+
+func (e *editSearch) below(dir string) (bool, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return false, err
+	}
+	for _, entry := range entries {
+		path := filepath.Join(dir, entry.Name())
+		edited, err := e.at(path, entry.IsDir())
+		if errors.Is(err, fs.ErrNotExist) {
+			edited, err = true, nil // it went away while we looked
+		}
+		if edited || err != nil {
+			return edited, err
+		}
+	}
+	return false, nil
+}
+
+func (e *editSearch) at(path string, dir bool) (bool, error) {
+	onTheWay := false
+	for _, in := range e.inner {
+		if in == path {
+			// A mount of ours, or what somebody put where one was.
+			return !e.mounted(path), nil
+		}
+		onTheWay = onTheWay || inside(in, path)
+	}
+	if onTheWay && dir {
+		return e.below(path)
+	}
+	i, err := lookAt(path)
+	if err != nil {
+		return false, err
+	}
+	// Not a root: the same change time as the root's is an edit already, and
+	// its time of modification is the archive's.
+	return extract.Edited(path, extract.Fingerprint{Dev: i.dev, Ino: i.ino, ChangeTimeNS: e.since - 1, Merged: true})
+}

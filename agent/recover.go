@@ -1,0 +1,157 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"objectmount/extract"
+)
+
+// recover brings a receipt back to rest after its process died: what was
+// published is taken as published, what was not is swept. With nothing left
+// to know, the receipt goes. The lock is held, so the process is dead indeed.
+func (a *Agent) recover(l *lock, rc *receipt) error {
+	st := rc.Staging
+	if st == nil {
+		return nil
+	}
+	if i, real, ok := st.cameOut(rc.Path); ok {
+		old := rc.Published
+		st.Next.place(i, real)
+		rc.Published = st.Next
+		if err := a.settle(rc, old, st.StageID); err != nil {
+			return err
+		}
+		a.log.Info("took over what a process published right before it died", zap.String("path", rc.Path))
+	}
+	if err := extract.Sweep(rc.Path, st.StageID); err != nil {
+		return fmt.Errorf("clear away what a dead process left: %w", err)
+	}
+	rc.Staging = nil
+	if rc.Published == nil && len(rc.Inside) == 0 {
+		return l.remove()
+	}
+	return l.save(rc)
+}
+
+// clockSlack is how far the clock of file times may be behind the other one:
+// it moves in steps of up to 10 ms.
+const clockSlack = 20 * time.Millisecond
+
+// cameOut says whether what was staged has been published, and where it is.
+//
+// The rename takes it out of the stage, so: what is in the stage is not it
+// (it is older, having been exchanged, or there is nothing), and what is at
+// the path is it (the inode is the one that was noted, or, when none was, it
+// was born after the staging began).
+func (st *staging) cameOut(path string) (i inode, real string, ok bool) {
+	if st.Next == nil {
+		return i, "", false // the stream had not ended
+	}
+	began := st.Time.Add(-clockSlack).UnixNano()
+	if i, _, ok := findStaged(path, st.StageID, st.Name); ok && i.birth >= began {
+		return i, "", false
+	}
+	if known := st.Next.Fingerprint.Ino; known != 0 {
+		i, err := lookAt(st.Next.RealPath)
+		return i, st.Next.RealPath, err == nil && i.ino == known && i.birth == st.Next.BirthNS
+	}
+	// The file in the directory first: the directory may have been made for
+	// it, and be as new.
+	var places []string
+	for _, name := range fileNames(st.Name) {
+		places = append(places, filepath.Join(path, name))
+	}
+	for _, real := range append(places, path) {
+		if i, err := lookAt(real); err == nil && i.birth != 0 && i.birth >= began {
+			return i, real, true
+		}
+	}
+	return i, "", false
+}
+
+// place says what is, or will be, at a path.
+func (p *published) place(i inode, real string) {
+	p.RealPath, p.BirthNS = real, i.birth
+	p.Kind = extract.KindFile
+	if i.dir {
+		p.Kind = extract.KindTree
+	}
+	p.Fingerprint = extract.Fingerprint{Dev: i.dev, Ino: i.ino, ChangeTimeNS: i.changed}
+	p.BootID, p.Time = bootID(), time.Now().UTC()
+}
+
+// findStaged finds what is in a stage, and where publishing will put it. name
+// is that of the object, which names a file in a directory.
+func findStaged(path, stageID, name string) (i inode, real string, ok bool) {
+	suffix := ".stage-" + stageID
+	// A file that goes into a directory has its stage there.
+	for _, dir := range []string{filepath.Dir(path), path} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue // not there, or a file
+		}
+		for _, e := range entries {
+			base, ok := strings.CutSuffix(e.Name(), suffix)
+			if !ok || !strings.HasPrefix(base, ".") {
+				continue
+			}
+			real = path
+			if dir == path {
+				for _, name := range fileNames(name) {
+					if real == path || name == base[1:] {
+						real = filepath.Join(path, name)
+					}
+				}
+			}
+			i, err := lookAt(filepath.Join(dir, e.Name(), "new"))
+			return i, real, err == nil
+		}
+	}
+	return i, "", false
+}
+
+// fileNames lists the names that an object's file may have in a directory.
+func fileNames(object string) []string {
+	switch short := strings.TrimSuffix(object, ".gz"); {
+	case object == "" || strings.Contains(object, "/"):
+		return nil // it goes into no directory
+	case short == object || short == "":
+		return []string{object}
+	default:
+		return []string{object, short}
+	}
+}
+
+// settle deals with the one case in which publishing is not all: the object
+// was a tree and the new one is a file, which therefore went into the tree.
+// It takes the tree's place in one step.
+func (a *Agent) settle(rc *receipt, old *published, stageID string) error {
+	p := rc.Published
+	if old == nil || old.RealPath != rc.Path || old.Kind != extract.KindTree || !inside(p.RealPath, rc.Path) {
+		return nil
+	}
+	aside := filepath.Join(filepath.Dir(rc.Path), "."+stageID)
+	if err := os.Rename(p.RealPath, aside); err != nil {
+		return err
+	}
+	if err := unix.Renameat2(unix.AT_FDCWD, aside, unix.AT_FDCWD, rc.Path, unix.RENAME_EXCHANGE); err != nil {
+		return fmt.Errorf("put the file in the place of %s: %w", rc.Path, err)
+	}
+	p.RealPath = rc.Path
+	i, err := lookAt(rc.Path)
+	if err != nil {
+		return err
+	}
+	p.Fingerprint.Dev, p.Fingerprint.Ino, p.Fingerprint.ChangeTimeNS = i.dev, i.ino, i.changed
+	if err := extract.Remove(aside, old.Fingerprint); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(rc.Path))
+}

@@ -1,0 +1,390 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"go.uber.org/zap"
+)
+
+// task is one path in the scheduler's care, and what is to be done about it.
+type task struct {
+	*item
+	path  string
+	seq   int    // place in the spec
+	mount *Mount // what is wanted; nil: it is to be taken down
+	up    bool   // what is wanted is there
+	todo  bool   // something is to be done, not before due
+	due   time.Time
+	stop  context.CancelCauseFunc // of the work in progress; nil: there is none
+	stale bool                    // what is wanted changed while work was in progress
+	pause *backoff.ExponentialBackOff
+}
+
+// outcome is how work on a task ended.
+type outcome struct {
+	t     *task
+	mount *Mount // what was wanted when it began
+	made  bool
+	err   error
+}
+
+// scheduler decides what is done when. It belongs to one goroutine; the work
+// is done in others, which report to done.
+//
+// The order of things: what lies inside another mount comes after it, and
+// nothing is done inside or outside of a path while it is worked on. New
+// mounts come up before old ones go down, except where an old one is in the
+// way. Otherwise everything is independent, so one mount that fails holds up
+// only those inside of it.
+type scheduler struct {
+	a       *Agent
+	once    bool // no second tries
+	tasks   map[string]*task
+	done    chan outcome
+	running map[*task]bool
+	seq     int
+}
+
+func (a *Agent) newScheduler(once bool) *scheduler {
+	return &scheduler{a: a, once: once, tasks: map[string]*task{}, done: make(chan outcome), running: map[*task]bool{}}
+}
+
+// errSuperseded ends work on what is no longer wanted.
+var errSuperseded = errors.New("the spec changed")
+
+// errOuter: a mount cannot be made because the one around it is not there.
+var errOuter = errors.New("the mount it lies inside of is not there")
+
+// want makes a plan's steps the tasks. Steps that are what the task is doing
+// or has done already change nothing; what has failed is tried again at once.
+func (s *scheduler) want(steps []step) {
+	now := time.Now()
+	named := make(map[string]bool, len(steps))
+	for i, st := range steps {
+		named[st.path] = true
+		t := s.tasks[st.path]
+		switch {
+		case t == nil:
+			t = &task{item: s.a.newItem(st.path, st.mount, OriginSpec), path: st.path, pause: s.a.newPause()}
+			s.tasks[st.path] = t
+			s.a.register(t.item)
+			t.aim(st.mount, now)
+		case !sameMount(t.mount, st.mount):
+			t.aim(st.mount, now)
+		default:
+			t.mount = st.mount // the same mount may stand at another line now
+			if t.todo && t.stop == nil {
+				t.retryNow(now)
+			}
+		}
+		t.seq = i
+		t.show(st.mount)
+	}
+	for path, t := range s.tasks {
+		if !named[path] && t.mount != nil {
+			t.aim(nil, now)
+			t.show(nil)
+		}
+	}
+}
+
+// sameMount says whether two wishes for one path come to the same.
+func sameMount(a, b *Mount) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.wanted(nil) == b.wanted(nil) && cmp.Or(a.OnConflict, "error") == cmp.Or(b.OnConflict, "error")
+}
+
+// aim gives the task another end.
+func (t *task) aim(m *Mount, now time.Time) {
+	t.mount, t.up, t.todo = m, false, true
+	t.retryNow(now)
+	if t.stop != nil {
+		t.stale = true
+		t.stop(errSuperseded)
+	}
+}
+
+func (t *task) retryNow(now time.Time) {
+	t.due = now
+	t.pause.Reset()
+}
+
+// show brings the status in line with the task's mount.
+func (t *task) show(m *Mount) {
+	t.tell(func(st *ItemStatus) {
+		st.Origin = OriginSpec
+		if m == nil {
+			st.Required = false // nobody waits for what goes away
+			return
+		}
+		t.describe(m)
+	})
+}
+
+// retryAll makes every task that waits for its next try due.
+func (s *scheduler) retryAll() {
+	now := time.Now()
+	for _, t := range s.tasks {
+		if t.todo && t.stop == nil {
+			t.retryNow(now)
+		}
+	}
+}
+
+// outer calls f for every task around a path, from the inside out, until f
+// says stop.
+func (s *scheduler) outer(path string, f func(*task) (stop bool)) {
+	for dir := filepath.Dir(path); dir != "/"; dir = filepath.Dir(dir) {
+		if t := s.tasks[dir]; t != nil && f(t) {
+			return
+		}
+	}
+}
+
+// start begins all work that can begin now.
+func (s *scheduler) start(ctx context.Context) {
+	if ctx.Err() != nil {
+		return
+	}
+	for _, t := range s.startable(time.Now()) {
+		if len(s.running) >= s.a.cfg.Parallel {
+			return
+		}
+		if s.relatedRunning(t.path) {
+			continue // to one that was started just now
+		}
+		s.run(ctx, t)
+	}
+}
+
+func (s *scheduler) run(ctx context.Context, t *task) {
+	ctx, stop := context.WithCancelCause(ctx)
+	t.stop, t.stale = stop, false
+	s.running[t] = true
+	m := t.mount
+	go func() {
+		made, err := s.a.work(ctx, t.item, m, OriginSpec)
+		stop(nil)
+		s.done <- outcome{t, m, made, err}
+	}()
+}
+
+// work brings one mount up, or takes it down if m is nil. A panic is an error
+// like any other: the bytes that caused it were made by strangers, and the
+// other mounts have nothing to do with them. (What the panic left staged is
+// known by the receipt, and swept at the next try.)
+func (a *Agent) work(ctx context.Context, it *item, m *Mount, origin Origin) (made bool, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			a.log.Error("panic", zap.String("path", it.status.Path), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			err = fmt.Errorf("%w: %v", errPanic, p)
+		}
+	}()
+	if m != nil {
+		return a.bringUp(ctx, m, origin, it)
+	}
+	path := it.status.Path // never changes
+	it.enter(StateRemoving, "")
+	err = a.takeDown(ctx, path, UnmountUnmodified, func() { it.enter(StateRemoving, "another process works on it") })
+	var kept *KeptError
+	switch {
+	case errors.Is(err, ErrNotMounted):
+		return false, nil
+	case errors.As(err, &kept):
+		a.log.Warn("mount left the spec, but its files are kept", zap.String("path", path), zap.String("why", kept.Why))
+		return false, a.takeDown(ctx, path, UnmountKeep, func() {})
+	}
+	return false, err
+}
+
+// errPanic: a fault in this program.
+var errPanic = errors.New("internal error")
+
+// finished takes in how work ended.
+func (s *scheduler) finished(ctx context.Context, o outcome) {
+	t := o.t
+	t.stop = nil
+	delete(s.running, t)
+	now := time.Now()
+	switch {
+	case t.stale: // whatever came of it, something else is wanted now
+		t.todo, t.due = true, now
+		t.enter(StatePending, "")
+	case o.err == nil && o.mount == nil:
+		delete(s.tasks, t.path)
+		s.a.forget(t.item)
+		s.a.log.Info("mount gone", zap.String("path", t.path))
+	case o.err == nil:
+		t.up, t.todo = true, false
+		t.pause.Reset()
+		s.logReady(t, o)
+		if o.made {
+			// What was inside is gone with the old tree: look again.
+			for _, in := range s.tasks {
+				if inside(in.path, t.path) && in.mount != nil && in.stop == nil {
+					in.up, in.todo, in.due = false, true, now
+				}
+			}
+		}
+	case ctx.Err() != nil:
+		t.enter(StatePending, "stopped")
+	default:
+		s.failed(t, o.err, now)
+	}
+}
+
+func (s *scheduler) failed(t *task, err error, now time.Time) {
+	t.up = false
+	fields := []zap.Field{zap.String("path", t.path), zap.String("error", errorText(err))}
+	if t.mount != nil {
+		fields = append(fields, zap.String("object_id", t.mount.ObjectID), zap.String("source", t.mount.Source()))
+	}
+	if hint := ErrorHint(err); hint != "" {
+		fields = append(fields, zap.String("hint", hint))
+	}
+	if s.once {
+		t.todo = false
+		t.item.failed(err, time.Time{})
+	} else {
+		t.due = now.Add(s.a.pauseAfter(err, t.pause))
+		t.item.failed(err, t.due)
+		fields = append(fields, zap.Time("next_try", t.due))
+	}
+	s.a.log.Error("mount failed", fields...)
+}
+
+func (s *scheduler) logReady(t *task, o outcome) {
+	s.a.mu.Lock()
+	st := t.status
+	s.a.mu.Unlock()
+	s.a.log.Info("mount ready", zap.String("path", t.path), zap.String("object_id", st.ObjectID),
+		zap.Bool("kept", !o.made), zap.Int64("bytes", st.Bytes), zap.Int64("entries", st.Entries))
+}
+
+// nextDue is when the next waiting task is due, if any waits.
+func (s *scheduler) nextDue(now time.Time) (next time.Time, ok bool) {
+	for _, t := range s.tasks {
+		if t.todo && t.stop == nil && t.due.After(now) && (!ok || t.due.Before(next)) {
+			next, ok = t.due, true
+		}
+	}
+	return next, ok
+}
+
+// startable lists the tasks that may begin now, in the order in which they
+// should, and notes of those that wait for another what they wait for.
+func (s *scheduler) startable(now time.Time) []*task {
+	var ups, downs []*task
+	for _, t := range s.tasks {
+		if !t.todo {
+			continue
+		}
+		if t.mount != nil {
+			ups = append(ups, t)
+		} else {
+			downs = append(downs, t)
+		}
+	}
+	slices.SortFunc(ups, func(a, b *task) int { return cmp.Compare(a.seq, b.seq) })
+	slices.SortFunc(downs, func(a, b *task) int { return strings.Compare(a.path, b.path) }) // outer before inner
+
+	downBelow, upBelow := dirsAbove(downs), dirsAbove(ups)
+	inWay := map[*task]bool{} // downs that ups wait for
+	for _, t := range downs {
+		inWay[t] = upBelow[t.path]
+		s.outer(t.path, func(o *task) bool {
+			inWay[t] = inWay[t] || (o.todo && o.mount != nil) || inWay[o]
+			return inWay[t]
+		})
+	}
+	var list []*task
+	busy := false // something new is coming up
+	for _, t := range ups {
+		waits := s.waitsFor(t, downBelow)
+		if waits == "" && t.stop == nil && !t.due.After(now) && !s.relatedRunning(t.path) {
+			list = append(list, t)
+		} else if t.stop == nil {
+			t.waits(waits)
+		}
+	}
+	for t := range s.running {
+		busy = busy || t.mount != nil || inWay[t]
+	}
+	busy = busy || len(list) > 0
+	slices.Reverse(downs) // inner before outer
+	for _, t := range downs {
+		if t.stop == nil && !t.due.After(now) && !downBelow[t.path] && !s.relatedRunning(t.path) && (inWay[t] || !busy) {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// waitsFor is the path whose task must be done before that of a new mount can
+// begin, "" for none.
+func (s *scheduler) waitsFor(t *task, downBelow map[string]bool) (path string) {
+	s.outer(t.path, func(o *task) bool {
+		if (o.mount != nil && !o.up) || (o.mount == nil && o.todo) {
+			path = o.path
+		}
+		return path != ""
+	})
+	if path == "" && downBelow[t.path] {
+		path = "what lies inside of it"
+	}
+	return path
+}
+
+// waits notes what a task waits for.
+func (t *task) waits(path string) {
+	phase := ""
+	if path != "" {
+		phase = "waiting for " + path
+	}
+	t.a.mu.Lock()
+	same := t.status.State != StatePending || t.status.Phase == phase
+	t.a.mu.Unlock()
+	if !same {
+		t.enter(StatePending, phase)
+	}
+}
+
+func (s *scheduler) relatedRunning(path string) bool {
+	for t := range s.running {
+		if related(t.path, path) {
+			return true
+		}
+	}
+	return false
+}
+
+// dirsAbove is the set of all directories above the tasks' paths.
+func dirsAbove(tasks []*task) map[string]bool {
+	dirs := map[string]bool{}
+	for _, t := range tasks {
+		for dir := filepath.Dir(t.path); dir != "/" && !dirs[dir]; dir = filepath.Dir(dir) {
+			dirs[dir] = true
+		}
+	}
+	return dirs
+}
+
+// giveUp ends an Once: what still waits for another mount has failed with it.
+func (s *scheduler) giveUp() {
+	for _, t := range s.tasks {
+		if t.todo && t.mount != nil {
+			s.failed(t, fmt.Errorf("%w: %s", errOuter, s.waitsFor(t, nil)), time.Now())
+		}
+	}
+}

@@ -1,0 +1,152 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"objectmount/objects"
+)
+
+// source is where the bytes of one mount come from: an object that the API
+// gives URLs for, a URL that was given by hand, or a local file.
+type source struct {
+	name        string // names a file that is put into a directory
+	contentType string // declared; "" for none
+	identity    objects.Identity
+	open        func(context.Context) (io.ReadCloser, error) // from the first byte to the last
+	close       func() error
+}
+
+// errNotReady: the object is not readable now, and may be later.
+var errNotReady = errors.New("the object is not uploaded completely")
+
+// ErrNoKey: the mount needs the API, and the agent was given no key for it.
+var ErrNoKey = fmt.Errorf("no API key: %w", objects.ErrCredentials)
+
+// openSource finds the bytes of a mount. It makes the first requests, so that
+// what cannot be had is known before anything is written.
+func (a *Agent) openSource(ctx context.Context, m *Mount) (*source, error) {
+	switch {
+	case m.LocalFile != "":
+		return openLocal(m)
+	case m.DownloadURL != "":
+		name := m.ObjectID
+		if u, err := url.Parse(m.DownloadURL.Reveal()); err == nil && name == "" {
+			if base := path.Base(u.Path); base != "/" && base != "." {
+				name = base
+			}
+		}
+		return a.openRemote(ctx, m, objects.FixedURL(m.DownloadURL), objects.Object{Name: name})
+	case a.cfg.Client == nil:
+		return nil, ErrNoKey
+	}
+	obj, err := a.cfg.Client.Get(ctx, m.ObjectID)
+	if err != nil {
+		return nil, err
+	}
+	switch obj.State {
+	case objects.StateReadOnly:
+	case objects.StateUploading:
+		return nil, fmt.Errorf("object %s: %w", m.ObjectID, errNotReady)
+	case objects.StateDeleted:
+		return nil, fmt.Errorf("object %s: %w", m.ObjectID, objects.ErrDeleted)
+	default:
+		return nil, fmt.Errorf("object %s is in state %.40q: its upload failed: %w", m.ObjectID, obj.State, objects.ErrNotFound)
+	}
+	return a.openRemote(ctx, m, a.cfg.Client.Minter(m.ObjectID, a.cfg.URLValid), obj)
+}
+
+func (a *Agent) openRemote(ctx context.Context, m *Mount, minter objects.Minter, obj objects.Object) (*source, error) {
+	r, err := objects.Open(ctx, minter, objects.ReaderOptions{
+		Size: obj.SizeBytes, SHA256: m.SHA256, RetryBudget: a.cfg.RetryBudget,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &source{
+		name: obj.Name, contentType: string(obj.ContentType), identity: r.Identity(), close: r.Close,
+		open: func(ctx context.Context) (io.ReadCloser, error) { return r.Stream(ctx, 0) },
+	}, nil
+}
+
+func openLocal(m *Mount) (*source, error) {
+	f, err := os.OpenFile(m.LocalFile, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", m.LocalFile)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &source{
+		name:     filepath.Base(m.LocalFile),
+		identity: objects.Identity{Size: st.Size(), LastModified: st.ModTime().UTC().Format(time.RFC3339Nano)},
+		close:    f.Close,
+		open: func(context.Context) (io.ReadCloser, error) {
+			r := io.Reader(io.NewSectionReader(f, 0, st.Size()))
+			if m.SHA256 != "" {
+				r = &checked{r, sha256.New(), m.SHA256}
+			}
+			return io.NopCloser(r), nil
+		},
+	}, nil
+}
+
+// checked holds the SHA-256 of what was read against the wanted one, and
+// gives io.EOF only if they are equal.
+type checked struct {
+	r    io.Reader
+	sum  hash.Hash
+	want string
+}
+
+func (c *checked) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.sum.Write(p[:n])
+	if err == io.EOF {
+		if got := hex.EncodeToString(c.sum.Sum(nil)); got != strings.ToLower(c.want) {
+			return n, fmt.Errorf("SHA-256 is %s: %w", got, objects.ErrChecksum)
+		}
+	}
+	return n, err
+}
+
+// atEnd calls then once, between the last byte of r and its io.EOF. An error
+// of then takes the place of io.EOF, so that whoever needs the end of the
+// stream to go on does not go on.
+type atEnd struct {
+	r    io.Reader
+	then func() error
+	err  error // what then said, io.EOF for nil; nil: not called yet
+}
+
+func (e *atEnd) Read(p []byte) (int, error) {
+	if e.err != nil {
+		return 0, e.err
+	}
+	n, err := e.r.Read(p)
+	if err == io.EOF {
+		if e.err = e.then(); e.err == nil {
+			e.err = io.EOF
+		}
+		return n, e.err
+	}
+	return n, err
+}
