@@ -25,6 +25,7 @@ const (
 // keys are added, never renamed.
 type ItemStatus struct {
 	Path          string     `json:"path"`
+	RealPath      string     `json:"real_path,omitempty"` // where the files are: a file may have been put into the directory Path; set when ready
 	ObjectID      string     `json:"object_id,omitempty"`
 	Source        string     `json:"source,omitempty"` // where it was asked for: "file:line:column", or the local file, or the URL without its query
 	Origin        Origin     `json:"origin"`
@@ -167,7 +168,7 @@ func (it *item) ready(p *published) {
 		}
 		s.Phase, s.Error, s.Hint, s.NextTry = "", "", "", nil
 		s.Bytes, s.TotalBytes, s.Written, s.Entries = p.Identity.Size, p.Identity.Size, p.Bytes, p.Entries
-		s.Percent, s.RatePerSecond = 100, 0
+		s.Percent, s.RatePerSecond, s.RealPath = 100, 0, p.RealPath
 	})
 }
 
