@@ -297,15 +297,19 @@ func (e *entry) owner() (Owner, error) {
 	return Owner{e.uid, e.gid}, nil
 }
 
-// damaged explains an error of archive/tar.
+// damaged explains an error of archive/tar. One that came through it from
+// below is left as it is; if it is the caller's reader's, source.explain
+// overrules what is said here.
 func (m *members) damaged(err error) error {
 	switch {
+	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrLimit):
+		return err
 	case isEOF(err):
 		return fmt.Errorf("%w: tar: truncated at byte %d: %w", ErrCorrupt, m.in.n, io.ErrUnexpectedEOF)
-	case errors.Is(err, tar.ErrHeader), errors.Is(err, tar.ErrFieldTooLong):
+	case errors.Is(err, tar.ErrHeader):
 		return fmt.Errorf("%w: tar: bad header before byte %d", ErrCorrupt, m.in.n)
 	}
-	return err
+	return fmt.Errorf("%w: tar: before byte %d: %w", ErrCorrupt, m.in.n, err)
 }
 
 // locate fills in which entry an EntryError is about, if it does not say yet.
