@@ -1,0 +1,168 @@
+//go:build purego || !(amd64 || arm64 || ppc64le || riscv64 || loong64)
+
+package inflate
+
+import "encoding/binary"
+
+// The bounds-checked twin of fast_unsafe.go.
+
+type limits struct {
+	inEnd, soft, mark int
+}
+
+// copy16 copies b[src:src+16] to b[dst:dst+16], dst being 16 or more behind.
+func copy16(b []byte, dst, src int) {
+	d, s := b[dst:dst+16:dst+16], b[src:src+16:src+16]
+	lo, hi := binary.LittleEndian.Uint64(s), binary.LittleEndian.Uint64(s[8:])
+	binary.LittleEndian.PutUint64(d, lo)
+	binary.LittleEndian.PutUint64(d[8:], hi)
+}
+
+// fast decodes symbols of the block until one side runs short of room or the
+// block ends. After badSymbol and tooFar the state is good for nothing but an
+// error message.
+func (r *Reader) fast() outcome {
+	t := r.tab
+	in, out := r.in, r.out
+	p, w := r.ip, r.w
+	t.inEnd, t.soft, t.mark = len(in)-inSlack, r.fastSoft, r.mark
+	bits, nb := r.bits, r.nb
+	var src, end int
+	res := atLimit
+
+again:
+	bits |= binary.LittleEndian.Uint64(in[p:]) << (nb & 63)
+	p += 7 - int(nb>>3&7)
+	nb |= 56
+	e := uint64(t.lit[bits&litMask])
+	for p <= t.inEnd && w < t.soft {
+		if e&litFlag != 0 {
+			out[w] = byte(e >> 16)
+			bits >>= e & 63
+			nb -= e
+			w++
+			e = uint64(t.lit[bits&litMask])
+			if e&litFlag != 0 {
+				out[w] = byte(e >> 16)
+				bits >>= e & 63
+				nb -= e
+				w++
+				e = uint64(t.lit[bits&litMask])
+				if e&litFlag != 0 {
+					out[w] = byte(e >> 16)
+					bits >>= e & 63
+					nb -= e
+					w++
+					e = uint64(t.lit[bits&litMask])
+					bits |= binary.LittleEndian.Uint64(in[p:]) << (nb & 63)
+					p += 7 - int(nb>>3&7)
+					nb |= 56
+					continue
+				}
+			}
+			bits |= binary.LittleEndian.Uint64(in[p:]) << (nb & 63)
+			p += 7 - int(nb>>3&7)
+			nb |= 56
+		}
+		if e&excFlag != 0 {
+			bits |= binary.LittleEndian.Uint64(in[p:]) << (nb & 63)
+			p += 7 - int(nb>>3&7)
+			nb |= 56
+			if e&kindMask == kindSub {
+				e = uint64(t.lit[(e>>16+bits>>litBits&(1<<(e>>8&15)-1))&(litSize-1)])
+			}
+			if e&litFlag != 0 {
+				out[w] = byte(e >> 16)
+				bits >>= e & 63
+				nb -= e
+				w++
+				e = uint64(t.lit[bits&litMask])
+				bits |= binary.LittleEndian.Uint64(in[p:]) << (nb & 63)
+				p += 7 - int(nb>>3&7)
+				nb |= 56
+				continue
+			}
+			if e&excFlag != 0 {
+				if e&kindMask == kindEnd {
+					bits >>= e & 63
+					nb -= e
+					res = endOfBlock
+				} else {
+					res = badSymbol
+				}
+				break
+			}
+		}
+		out[w] = byte(e >> 8)
+		w += int(e >> 29)
+		end = w + int(e>>21&0xff+bits>>(e>>8&63)&(e>>16&31)+3)
+		bits >>= e & 63
+		nb -= e
+		d := t.dist[bits&distMask]
+		if d&farFlag != 0 {
+			bits |= binary.LittleEndian.Uint64(in[p:]) << (nb & 63)
+			p += 7 - int(nb>>3&7)
+			nb |= 56
+			if d&kindMask == kindSub {
+				d = t.dist[(d>>16+bits>>distBits&(1<<(d>>8&15)-1))&(distSize-1)]
+			}
+			if d&farFlag != 0 {
+				res = badSymbol
+				break
+			}
+		}
+		dist := int(d>>48 + uint64(uint32(bits>>(d>>8&63))&uint32(d>>16)))
+		bits >>= d & 63
+		nb -= d
+		j := bits & litMask
+		bits |= binary.LittleEndian.Uint64(in[p:]) << (nb & 63)
+		p += 7 - int(nb>>3&7)
+		nb |= 56
+		e = uint64(t.lit[j])
+		src = w - dist
+		if src < t.mark {
+			res = tooFar
+			break
+		}
+		if dist >= 16 {
+			copy16(out, w, src)
+			copy16(out, w+16, src+16)
+			copy16(out, w+32, src+32)
+			copy16(out, w+48, src+48)
+			for w += 64; w < end; w += 16 {
+				copy16(out, w, src+64)
+				src += 16
+			}
+		} else if dist == 1 {
+			v := uint64(out[src]) * 0x0101010101010101
+			for ; w < end; w += 8 {
+				binary.LittleEndian.PutUint64(out[w:], v)
+			}
+		} else if dist >= 8 {
+			for ; w < end; w, src = w+8, src+8 {
+				binary.LittleEndian.PutUint64(out[w:], binary.LittleEndian.Uint64(out[src:]))
+			}
+		} else {
+			for ; w < end; w, src = w+dist, src+dist {
+				binary.LittleEndian.PutUint64(out[w:], binary.LittleEndian.Uint64(out[src:]))
+			}
+		}
+		w = end
+	}
+	if res == tooFar {
+		r.w = w
+		if r.far(w-src, end-w) {
+			for ; w < end; w, src = w+1, src+1 {
+				out[w] = out[src]
+			}
+			res = atLimit
+			if p <= t.inEnd && w < t.soft {
+				goto again
+			}
+		}
+	}
+	nb &= 63
+	r.ip, r.w = p, w
+	r.bits, r.nb = bits&(1<<nb-1), nb
+	return res
+}

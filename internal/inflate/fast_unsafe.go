@@ -1,0 +1,165 @@
+//go:build !purego && (amd64 || arm64 || ppc64le || riscv64 || loong64)
+
+package inflate
+
+import "unsafe"
+
+// This is the only file with unsafe. fast.go draws why each access is inside
+// its buffer.
+
+// limits bound the fast loop. They lie behind the tables so that one register
+// serves for all that it reads besides its buffers.
+type limits struct {
+	inEnd, soft, mark unsafe.Pointer
+}
+
+// fast decodes symbols of the block until one side runs short of room or the
+// block ends. After badSymbol and tooFar the state is good for nothing but an
+// error message.
+func (r *Reader) fast() outcome {
+	t := r.tab
+	in := unsafe.Pointer(unsafe.SliceData(r.in))
+	out := unsafe.Pointer(unsafe.SliceData(r.out))
+	p, w := unsafe.Add(in, r.ip), unsafe.Add(out, r.w)
+	t.inEnd, t.soft, t.mark = unsafe.Add(in, len(r.in)-inSlack), unsafe.Add(out, r.fastSoft), unsafe.Add(out, r.mark)
+	bits, nb := r.bits, r.nb
+	var src, end unsafe.Pointer
+	res := atLimit
+
+again:
+	bits |= *(*uint64)(p) << (nb & 63)
+	p = unsafe.Add(p, 7-int(nb>>3&7))
+	nb |= 56
+	e := uint64(t.lit[bits&litMask])
+	for uintptr(p) <= uintptr(t.inEnd) && uintptr(w) < uintptr(t.soft) {
+		if e&litFlag != 0 {
+			*(*byte)(w) = byte(e >> 16)
+			bits >>= e & 63
+			nb -= e
+			w = unsafe.Add(w, 1)
+			e = uint64(t.lit[bits&litMask])
+			if e&litFlag != 0 {
+				*(*byte)(w) = byte(e >> 16)
+				bits >>= e & 63
+				nb -= e
+				w = unsafe.Add(w, 1)
+				e = uint64(t.lit[bits&litMask])
+				if e&litFlag != 0 {
+					*(*byte)(w) = byte(e >> 16)
+					bits >>= e & 63
+					nb -= e
+					w = unsafe.Add(w, 1)
+					e = uint64(t.lit[bits&litMask])
+					bits |= *(*uint64)(p) << (nb & 63)
+					p = unsafe.Add(p, 7-int(nb>>3&7))
+					nb |= 56
+					continue
+				}
+			}
+			bits |= *(*uint64)(p) << (nb & 63)
+			p = unsafe.Add(p, 7-int(nb>>3&7))
+			nb |= 56
+		}
+		if e&excFlag != 0 {
+			bits |= *(*uint64)(p) << (nb & 63)
+			p = unsafe.Add(p, 7-int(nb>>3&7))
+			nb |= 56
+			if e&kindMask == kindSub {
+				e = uint64(t.lit[(e>>16+bits>>litBits&(1<<(e>>8&15)-1))&(litSize-1)])
+			}
+			if e&litFlag != 0 {
+				*(*byte)(w) = byte(e >> 16)
+				bits >>= e & 63
+				nb -= e
+				w = unsafe.Add(w, 1)
+				e = uint64(t.lit[bits&litMask])
+				bits |= *(*uint64)(p) << (nb & 63)
+				p = unsafe.Add(p, 7-int(nb>>3&7))
+				nb |= 56
+				continue
+			}
+			if e&excFlag != 0 {
+				if e&kindMask == kindEnd {
+					bits >>= e & 63
+					nb -= e
+					res = endOfBlock
+				} else {
+					res = badSymbol
+				}
+				break
+			}
+		}
+		*(*byte)(w) = byte(e >> 8)
+		w = unsafe.Add(w, e>>29)
+		end = unsafe.Add(unsafe.Add(w, e>>21&0xff), bits>>(e>>8&63)&(e>>16&31)+3)
+		bits >>= e & 63
+		nb -= e
+		d := t.dist[bits&distMask]
+		if d&farFlag != 0 {
+			bits |= *(*uint64)(p) << (nb & 63)
+			p = unsafe.Add(p, 7-int(nb>>3&7))
+			nb |= 56
+			if d&kindMask == kindSub {
+				d = t.dist[(d>>16+bits>>distBits&(1<<(d>>8&15)-1))&(distSize-1)]
+			}
+			if d&farFlag != 0 {
+				res = badSymbol
+				break
+			}
+		}
+		dist := uintptr(d>>48 + uint64(uint32(bits>>(d>>8&63))&uint32(d>>16)))
+		bits >>= d & 63
+		nb -= d
+		j := bits & litMask
+		bits |= *(*uint64)(p) << (nb & 63)
+		p = unsafe.Add(p, 7-int(nb>>3&7))
+		nb |= 56
+		e = uint64(t.lit[j])
+		src = unsafe.Add(w, -int(dist))
+		if uintptr(src) < uintptr(t.mark) {
+			res = tooFar
+			break
+		}
+		if dist >= 16 {
+			*(*[16]byte)(w) = *(*[16]byte)(src)
+			*(*[16]byte)(unsafe.Add(w, 16)) = *(*[16]byte)(unsafe.Add(src, 16))
+			*(*[16]byte)(unsafe.Add(w, 32)) = *(*[16]byte)(unsafe.Add(src, 32))
+			*(*[16]byte)(unsafe.Add(w, 48)) = *(*[16]byte)(unsafe.Add(src, 48))
+			for w = unsafe.Add(w, 64); uintptr(w) < uintptr(end); w = unsafe.Add(w, 16) {
+				*(*[16]byte)(w) = *(*[16]byte)(unsafe.Add(src, 64))
+				src = unsafe.Add(src, 16)
+			}
+		} else if dist == 1 {
+			v := uint64(*(*byte)(src)) * 0x0101010101010101
+			for ; uintptr(w) < uintptr(end); w = unsafe.Add(w, 8) {
+				*(*uint64)(w) = v
+			}
+		} else if dist >= 8 {
+			for ; uintptr(w) < uintptr(end); w, src = unsafe.Add(w, 8), unsafe.Add(src, 8) {
+				*(*uint64)(w) = *(*uint64)(src)
+			}
+		} else {
+			for ; uintptr(w) < uintptr(end); w, src = unsafe.Add(w, dist), unsafe.Add(src, dist) {
+				*(*uint64)(w) = *(*uint64)(src)
+			}
+		}
+		w = end
+	}
+	if res == tooFar {
+		r.w = int(uintptr(w) - uintptr(out))
+		if r.far(int(uintptr(w)-uintptr(src)), int(uintptr(end)-uintptr(w))) {
+			for ; uintptr(w) < uintptr(end); w, src = unsafe.Add(w, 1), unsafe.Add(src, 1) {
+				*(*byte)(w) = *(*byte)(src)
+			}
+			res = atLimit
+			if uintptr(p) <= uintptr(t.inEnd) && uintptr(w) < uintptr(t.soft) {
+				goto again
+			}
+		}
+	}
+	t.limits = limits{} // a pooled table must not keep buffers alive
+	nb &= 63
+	r.ip, r.w = int(uintptr(p)-uintptr(in)), int(uintptr(w)-uintptr(out))
+	r.bits, r.nb = bits&(1<<nb-1), nb
+	return res
+}

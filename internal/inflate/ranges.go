@@ -1,0 +1,3 @@
+package inflate
+
+func (r *Reader) limitExact() (bool, error) { return false, nil }
