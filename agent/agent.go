@@ -123,7 +123,7 @@ func (a *Agent) Mount(ctx context.Context, m Mount) (ItemStatus, error) {
 		err = fe
 	} else {
 		a.receipts.tidy()
-		_, err = a.work(ctx, it, &m, OriginManual)
+		_, err = a.work(ctx, it, &m, bringHow{origin: OriginManual})
 	}
 	if err != nil {
 		err = fmt.Errorf("mount %s: %w", m.Path(), objects.Redact(err))

@@ -25,6 +25,12 @@ var ErrOwned = errors.New("the path has another mount")
 // while it was read.
 const maxRestarts = 3
 
+// bringHow says who wants a mount, and whether it may be made now.
+type bringHow struct {
+	origin Origin
+	outer  string // the mount around it that is not there: only what is there already will do
+}
+
 // bringUp makes one mount be there, whatever the state of its path: it
 // finishes or clears away what a dead process left, does nothing if what is
 // wanted is there, replaces what is ours and unedited, and else extracts. It
@@ -32,7 +38,7 @@ const maxRestarts = 3
 //
 // It may be called any number of times, by any process; the lock of the path
 // makes them take turns.
-func (a *Agent) bringUp(ctx context.Context, m *Mount, origin Origin, it *item) (made bool, err error) {
+func (a *Agent) bringUp(ctx context.Context, m *Mount, how bringHow, it *item) (made bool, err error) {
 	path := m.Path()
 	if err := a.apart(path); err != nil {
 		return false, err
@@ -47,12 +53,12 @@ func (a *Agent) bringUp(ctx context.Context, m *Mount, origin Origin, it *item) 
 		return false, err
 	}
 	if rc == nil {
-		rc = &receipt{Path: path, Origin: origin}
+		rc = &receipt{Path: path, Origin: how.origin}
 	}
 	if err := a.recover(l, rc); err != nil {
 		return false, err
 	}
-	b := &bringing{a: a, m: m, it: it, l: l, rc: rc, origin: origin}
+	b := &bringing{a: a, m: m, it: it, l: l, rc: rc, origin: how.origin}
 	if b.want, err = wantedNow(m); err != nil {
 		return false, err
 	}
@@ -69,6 +75,9 @@ func (a *Agent) bringUp(ctx context.Context, m *Mount, origin Origin, it *item) 
 	}
 	if rc.Published != nil && rc.Published.Digest == b.want.Digest {
 		return false, b.keep()
+	}
+	if how.outer != "" {
+		return false, fmt.Errorf("%w: %s", errOuter, how.outer)
 	}
 	for try := 1; ; try++ {
 		made, err = b.extract(ctx)

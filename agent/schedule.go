@@ -26,6 +26,7 @@ type task struct {
 	due   time.Time
 	stop  context.CancelCauseFunc // of the work in progress; nil: there is none
 	stale bool                    // what is wanted changed while work was in progress
+	saw   bool                    // it was looked whether it is there although the outer mount failed
 	pause *backoff.ExponentialBackOff
 }
 
@@ -173,8 +174,12 @@ func (s *scheduler) run(ctx context.Context, t *task) {
 	t.stop, t.stale = stop, false
 	s.running[t] = true
 	m := t.mount
+	how := bringHow{origin: OriginSpec}
+	if outer := s.waitsFor(t, nil); m != nil && outer != "" {
+		how.outer, t.saw = outer, true
+	}
 	go func() {
-		made, err := s.a.work(ctx, t.item, m, OriginSpec)
+		made, err := s.a.work(ctx, t.item, m, how)
 		stop(nil)
 		s.done <- outcome{t, m, made, err}
 	}()
@@ -184,7 +189,7 @@ func (s *scheduler) run(ctx context.Context, t *task) {
 // like any other: the bytes that caused it were made by strangers, and the
 // other mounts have nothing to do with them. (What the panic left staged is
 // known by the receipt, and swept at the next try.)
-func (a *Agent) work(ctx context.Context, it *item, m *Mount, origin Origin) (made bool, err error) {
+func (a *Agent) work(ctx context.Context, it *item, m *Mount, how bringHow) (made bool, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			a.log.Error("panic", zap.String("path", it.status.Path), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
@@ -192,7 +197,7 @@ func (a *Agent) work(ctx context.Context, it *item, m *Mount, origin Origin) (ma
 		}
 	}()
 	if m != nil {
-		return a.bringUp(ctx, m, origin, it)
+		return a.bringUp(ctx, m, how, it)
 	}
 	path := it.status.Path // never changes
 	it.enter(StateRemoving, "")
@@ -217,6 +222,11 @@ func (s *scheduler) finished(ctx context.Context, o outcome) {
 	t.stop = nil
 	delete(s.running, t)
 	now := time.Now()
+	for _, in := range s.tasks {
+		if inside(in.path, t.path) {
+			in.saw = false
+		}
+	}
 	switch {
 	case t.stale: // whatever came of it, something else is wanted now
 		t.todo, t.due = true, now
@@ -239,6 +249,8 @@ func (s *scheduler) finished(ctx context.Context, o outcome) {
 		}
 	case ctx.Err() != nil:
 		t.enter(StatePending, "stopped")
+	case errors.Is(o.err, errOuter):
+		t.waits(s.waitsFor(t, nil))
 	default:
 		s.failed(t, o.err, now)
 	}
@@ -312,7 +324,10 @@ func (s *scheduler) startable(now time.Time) []*task {
 	busy := false // something new is coming up
 	for _, t := range ups {
 		waits := s.waitsFor(t, downBelow)
-		if waits == "" && t.stop == nil && !t.due.After(now) && !s.relatedRunning(t.path) {
+		// Where the outer mount failed, what is there already can still be
+		// found to be there.
+		look := waits != "" && !t.saw && s.outerFailed(t, now)
+		if (waits == "" || look) && t.stop == nil && !t.due.After(now) && !s.relatedRunning(t.path) {
 			list = append(list, t)
 		} else if t.stop == nil {
 			t.waits(waits)
@@ -344,6 +359,19 @@ func (s *scheduler) waitsFor(t *task, downBelow map[string]bool) (path string) {
 		path = "what lies inside of it"
 	}
 	return path
+}
+
+// outerFailed says whether the mounts around a task will not be there soon.
+func (s *scheduler) outerFailed(t *task, now time.Time) (failed bool) {
+	s.outer(t.path, func(o *task) bool {
+		if o.mount == nil {
+			failed = false
+			return o.todo
+		}
+		failed = failed || (!o.up && o.stop == nil && (!o.todo || o.due.After(now)))
+		return false
+	})
+	return failed
 }
 
 // waits notes what a task waits for.
@@ -383,7 +411,7 @@ func dirsAbove(tasks []*task) map[string]bool {
 // giveUp ends an Once: what still waits for another mount has failed with it.
 func (s *scheduler) giveUp() {
 	for _, t := range s.tasks {
-		if t.todo && t.mount != nil {
+		if t.todo && t.mount != nil && t.stop == nil {
 			s.failed(t, fmt.Errorf("%w: %s", errOuter, s.waitsFor(t, nil)), time.Now())
 		}
 	}
