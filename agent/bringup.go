@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -147,7 +148,7 @@ func (b *bringing) extract(ctx context.Context) (made bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := b.mayReplace(); err != nil {
+	if err := b.mayReplace(""); err != nil {
 		return false, err
 	}
 	if b.rc.Published != nil && b.m.OnConflict != string(extract.ConflictMerge) {
@@ -228,8 +229,9 @@ func (b *bringing) noteInside(ctx context.Context) error {
 	return l.save(rc)
 }
 
-// mayReplace says why what is published at the path must stay, if it must.
-func (b *bringing) mayReplace() error {
+// mayReplace says why what is published at the path must stay, if it must. A
+// stage of ours in the middle of it is no reason.
+func (b *bringing) mayReplace(stage string) error {
 	p := b.rc.Published
 	if p == nil {
 		return nil
@@ -245,7 +247,11 @@ func (b *bringing) mayReplace() error {
 	if p.Fingerprint.Merged {
 		return fmt.Errorf("%w: what is there was merged with files that were there before", extract.ErrConflict)
 	}
-	edited, err := p.edited(b.rc.Inside, b.a.unedited)
+	inner := b.rc.Inside
+	if inside(stage, p.RealPath) {
+		inner = append(slices.Clone(inner), stage)
+	}
+	edited, err := p.edited(inner, func(path string) bool { return path == stage || b.a.unedited(path) })
 	if err != nil {
 		return err
 	}
@@ -291,6 +297,12 @@ func (b *bringing) stage(ctx context.Context, src *source, opts extract.Options)
 	if err := b.l.save(b.rc); err != nil {
 		return false, err
 	}
+	// Whatever is made from here on is not older than this file.
+	i, err := lookAt(b.l.rs.file(b.m.Path()))
+	if err != nil {
+		return false, err
+	}
+	st.BeganNS = i.changed
 	b.it.tell(func(s *ItemStatus) { s.TotalBytes = src.identity.Size })
 	b.it.enter(StateExtracting, "")
 	opts.Progress = b.it.progress
@@ -317,11 +329,12 @@ func (b *bringing) unpack(ctx context.Context, src *source, opts extract.Options
 	// more whether anything was edited meanwhile, and to write down what is
 	// about to appear.
 	r := &atEnd{r: stream, then: func() error {
-		if err := b.mayReplace(); err != nil {
+		s, ok := findStaged(b.m.Path(), opts.StageID, opts.Name)
+		if err := b.mayReplace(s.stage); err != nil {
 			return err
 		}
-		if i, real, ok := findStaged(b.m.Path(), opts.StageID, opts.Name); ok {
-			next.place(i, real)
+		if ok {
+			next.place(s.inode, s.real)
 		}
 		b.rc.Staging.Next = next
 		return b.l.save(b.rc)

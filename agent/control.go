@@ -50,8 +50,8 @@ type control struct {
 
 // listen takes the run and state directories for this agent alone, and begins
 // to answer.
-func (a *Agent) listen() (c *control, err error) {
-	c = &control{done: make(chan struct{})}
+func (a *Agent) listen() (_ *control, err error) {
+	c := &control{done: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			c.unlock()

@@ -247,6 +247,7 @@ func TestOuterFails(t *testing.T) {
 func TestChange(t *testing.T) {
 	tgz := func(s string) (string, []byte) { return "a.tgz", tree("f", s) }
 	file := func(s string) (string, []byte) { return "a.txt", []byte(s) }
+	large := func(s string) (string, []byte) { return "a.bin", []byte(s + strings.Repeat("\x00", 1<<20)) }
 	for name, c := range map[string]struct {
 		from, to func(string) (string, []byte)
 		slash    string
@@ -257,6 +258,7 @@ func TestChange(t *testing.T) {
 		"file to file":              {file, file, "", "p", "p", ""},
 		"file to tree":              {file, tgz, "", "p", "p/f", ""},
 		"tree to file":              {tgz, file, "", "p/f", "p", ""},
+		"tree to large file":        {tgz, large, "", "p/f", "p", ""},
 		"file in dir to another":    {file, func(s string) (string, []byte) { return "b.txt", []byte(s) }, "/", "p/a.txt", "p/b.txt", ""},
 		"file in dir to its like":   {file, file, "/", "p/a.txt", "p/a.txt", ""},
 		"file in dir to tree":       {file, tgz, "/", "p/a.txt", "p/f", ""},
@@ -289,7 +291,7 @@ func TestChange(t *testing.T) {
 				} else if c.old != c.new && c.old != "p" {
 					w.gone(c.old)
 				}
-				if got := w.read(where); got != want {
+				if got := strings.TrimRight(w.read(where), "\x00"); got != want {
 					t.Errorf("%s holds %q, want %q", where, got, want)
 				}
 				// And the receipt is right about it.

@@ -100,6 +100,7 @@ type staging struct {
 	StageID string    `json:"stage_id"`
 	BootID  string    `json:"boot_id"`
 	Time    time.Time `json:"time"`
+	BeganNS int64     `json:"began_ns"` // the same by the clock of file times, which is behind the other
 	// Next is what publishing will put at the path; nil before the end of the
 	// stream. Where and which inode it is may be unknown even then: of a small
 	// object the end is read before anything is written.

@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,7 +23,7 @@ func (a *Agent) recover(l *lock, rc *receipt) error {
 	if st == nil {
 		return nil
 	}
-	if i, real, ok := st.cameOut(rc.Path); ok {
+	if i, real, ok := st.cameOut(rc.Path, rc.Published); ok {
 		old := rc.Published
 		st.Next.place(i, real)
 		rc.Published = st.Next
@@ -40,36 +42,41 @@ func (a *Agent) recover(l *lock, rc *receipt) error {
 	return l.save(rc)
 }
 
-// clockSlack is how far the clock of file times may be behind the other one:
-// it moves in steps of up to 10 ms.
-const clockSlack = 20 * time.Millisecond
-
 // cameOut says whether what was staged has been published, and where it is.
+// old is what was published before, if anything.
 //
 // The rename takes it out of the stage, so: what is in the stage is not it
-// (it is older, having been exchanged, or there is nothing), and what is at
-// the path is it (the inode is the one that was noted, or, when none was, it
-// was born after the staging began).
-func (st *staging) cameOut(path string) (i inode, real string, ok bool) {
+// (there is nothing, or the old one, exchanged), and what is at the path is
+// it. Where its inode was noted, that is known; where not, it is what was born
+// after the staging began.
+func (st *staging) cameOut(path string, old *published) (i inode, real string, ok bool) {
 	if st.Next == nil {
 		return i, "", false // the stream had not ended
 	}
-	began := st.Time.Add(-clockSlack).UnixNano()
-	if i, _, ok := findStaged(path, st.StageID, st.Name); ok && i.birth >= began {
+	isIt := func(i inode) bool {
+		if old != nil && i.ino == old.Fingerprint.Ino {
+			return false
+		}
+		if known := st.Next.Fingerprint.Ino; known != 0 {
+			return i.ino == known && i.birth == st.Next.BirthNS
+		}
+		return i.birth != 0 && i.birth >= st.BeganNS
+	}
+	if s, ok := findStaged(path, st.StageID, st.Name); ok && isIt(s.inode) {
 		return i, "", false
 	}
-	if known := st.Next.Fingerprint.Ino; known != 0 {
-		i, err := lookAt(st.Next.RealPath)
-		return i, st.Next.RealPath, err == nil && i.ino == known && i.birth == st.Next.BirthNS
+	places := []string{st.Next.RealPath, path}
+	if st.Next.RealPath == "" {
+		// The file in the directory first: the directory may have been made
+		// for it, and be as new.
+		places = nil
+		for _, name := range fileNames(st.Name) {
+			places = append(places, filepath.Join(path, name))
+		}
+		places = append(places, path)
 	}
-	// The file in the directory first: the directory may have been made for
-	// it, and be as new.
-	var places []string
-	for _, name := range fileNames(st.Name) {
-		places = append(places, filepath.Join(path, name))
-	}
-	for _, real := range append(places, path) {
-		if i, err := lookAt(real); err == nil && i.birth != 0 && i.birth >= began {
+	for _, real := range places {
+		if i, err := lookAt(real); err == nil && isIt(i) {
 			return i, real, true
 		}
 	}
@@ -87,9 +94,16 @@ func (p *published) place(i inode, real string) {
 	p.BootID, p.Time = bootID(), time.Now().UTC()
 }
 
-// findStaged finds what is in a stage, and where publishing will put it. name
-// is that of the object, which names a file in a directory.
-func findStaged(path, stageID, name string) (i inode, real string, ok bool) {
+// staged is what is in a stage.
+type staged struct {
+	inode
+	stage string // the staging directory
+	real  string // where publishing will put it
+}
+
+// findStaged finds what is in a stage. name is that of the object, which names
+// a file in a directory.
+func findStaged(path, stageID, name string) (s staged, ok bool) {
 	suffix := ".stage-" + stageID
 	// A file that goes into a directory has its stage there.
 	for _, dir := range []string{filepath.Dir(path), path} {
@@ -102,19 +116,19 @@ func findStaged(path, stageID, name string) (i inode, real string, ok bool) {
 			if !ok || !strings.HasPrefix(base, ".") {
 				continue
 			}
-			real = path
+			s = staged{stage: filepath.Join(dir, e.Name()), real: path}
 			if dir == path {
 				for _, name := range fileNames(name) {
-					if real == path || name == base[1:] {
-						real = filepath.Join(path, name)
+					if s.real == path || name == base[1:] {
+						s.real = filepath.Join(path, name)
 					}
 				}
 			}
-			i, err := lookAt(filepath.Join(dir, e.Name(), "new"))
-			return i, real, err == nil
+			s.inode, err = lookAt(filepath.Join(s.stage, "new"))
+			return s, err == nil
 		}
 	}
-	return i, "", false
+	return s, false
 }
 
 // fileNames lists the names that an object's file may have in a directory.
@@ -137,7 +151,13 @@ func (a *Agent) settle(rc *receipt, old *published, stageID string) error {
 	if old == nil || old.RealPath != rc.Path || old.Kind != extract.KindTree || !inside(p.RealPath, rc.Path) {
 		return nil
 	}
-	aside := filepath.Join(filepath.Dir(rc.Path), "."+stageID)
+	// By way of the stage, so that a crash at any point leaves either what is
+	// known by its inode or what is swept.
+	stage := filepath.Join(filepath.Dir(rc.Path), "."+filepath.Base(rc.Path)+".stage-"+stageID)
+	if err := os.Mkdir(stage, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	aside := filepath.Join(stage, "new")
 	if err := os.Rename(p.RealPath, aside); err != nil {
 		return err
 	}
@@ -149,8 +169,8 @@ func (a *Agent) settle(rc *receipt, old *published, stageID string) error {
 	if err != nil {
 		return err
 	}
-	p.Fingerprint.Dev, p.Fingerprint.Ino, p.Fingerprint.ChangeTimeNS = i.dev, i.ino, i.changed
-	if err := extract.Remove(aside, old.Fingerprint); err != nil {
+	p.Fingerprint.ChangeTimeNS = i.changed
+	if err := extract.Sweep(rc.Path, stageID); err != nil { // the old tree
 		return err
 	}
 	return syncDir(filepath.Dir(rc.Path))
