@@ -62,6 +62,9 @@ func (r *Reader) points() error {
 		// A symbol, and a turn of the fast loop, may go a little beyond.
 		limit := max(2*r.opt.Spacing-2*outSlack, r.opt.Spacing)
 		if since >= limit {
+			if err := r.settle(); err != nil { // the last point used packTables' array, too
+				return err
+			}
 			return r.takePoint(Point{In: r.bitPos(), Tables: r.packTables()})
 		}
 		r.soft = int(min(int64(r.soft), r.track.last+limit-r.base))

@@ -1,3 +1,256 @@
 package inflate
 
-func (r *Reader) limitExact() (bool, error) { return false, nil }
+import (
+	"context"
+	"errors"
+	"io"
+	"runtime"
+	"sync"
+)
+
+const (
+	// chunkSize is what a worker decodes before it hands it over, and
+	// workerChunks how many of them it may be ahead by.
+	chunkSize    = historySize + 512<<10 + outSlack
+	workerChunks = 12
+)
+
+var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+
+// RangeOptions of DecodeRanges; the zero value is good for the ranges between
+// points of a gzip file.
+type RangeOptions struct {
+	// Raw reads bare DEFLATE.
+	Raw bool
+	// Size is the compressed size in bytes. If not 0, the range from the last
+	// point to the end of the stream is decoded, too.
+	Size int64
+	// Workers is the number of ranges decoded at a time, GOMAXPROCS if 0. A
+	// worker takes up to 6.6 MiB.
+	Workers int
+}
+
+// DecodeRanges decodes the ranges between consecutive points, in parallel,
+// and calls yield with their bytes, in order and from the calling goroutine.
+// data is valid during the call. Each range is checked: it must end exactly
+// where the next point lies, with that point's CRC, or with the member's.
+//
+// open gives the compressed bytes [lo, hi) of the stream, and is called from
+// several goroutines. A Source that is an io.Closer is closed in the end. When
+// yield, open or a range fails, the context given to open is cancelled and the
+// first error, in order of the ranges, is returned.
+func DecodeRanges(ctx context.Context, points []Point, opt RangeOptions,
+	open func(ctx context.Context, lo, hi int64) (Source, error),
+	yield func(off int64, data []byte) error) error {
+
+	for i := 1; i < len(points); i++ {
+		if points[i].In < points[i-1].In || points[i].Out < points[i-1].Out {
+			return &Error{In: points[i].In / 8, Out: points[i].Out, What: errNotIncreases.what, Err: errNotIncreases.err}
+		}
+	}
+	n := len(points) - 1
+	if opt.Size > 0 {
+		n++
+	}
+	if n <= 0 {
+		return nil
+	}
+	workers := opt.Workers
+	if workers <= 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	workers = min(workers, n)
+
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+
+	// Ranges are begun in order, at most workers beyond the one that is handed
+	// over. Each has a channel of its own, so that its chunks can wait there
+	// for their turn; a worker has a fixed number of chunks, so that they
+	// cannot be many.
+	jobs := make(chan rangeJob)
+	order := make(chan rangeJob, workers)
+	wg.Go(func() {
+		defer close(order)
+		defer close(jobs)
+		for i := range n {
+			j := rangeJob{start: points[i], hi: opt.Size, out: make(chan chunk, workerChunks)}
+			if i+1 < len(points) {
+				j.end = &points[i+1]
+				j.hi = (j.end.In + 7) / 8
+			}
+			for _, c := range []chan rangeJob{order, jobs} {
+				select {
+				case c <- j:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	})
+	for range workers {
+		wg.Go(func() {
+			w := rangeWorker{raw: opt.Raw, open: open, free: make(chan *[chunkSize]byte, workerChunks)}
+			for j := range jobs {
+				if err := w.decode(ctx, j); err != nil {
+					select {
+					case j.out <- chunk{err: err}:
+					case <-ctx.Done():
+					}
+				}
+				close(j.out)
+			}
+			w.end()
+		})
+	}
+	for j := range order {
+		for c := range receive(ctx, j.out) {
+			if c.err != nil {
+				return c.err
+			}
+			if err := yield(c.off, c.data); err != nil {
+				return err
+			}
+			c.free <- c.buf
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// receive gives what comes from c until it is closed or ctx ends.
+func receive(ctx context.Context, c <-chan chunk) func(func(chunk) bool) {
+	return func(use func(chunk) bool) {
+		for {
+			select {
+			case v, ok := <-c:
+				if !ok || !use(v) {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+type rangeJob struct {
+	start Point
+	end   *Point // nil: the end of the stream
+	hi    int64
+	out   chan chunk
+}
+
+type chunk struct {
+	off  int64
+	data []byte
+	err  error
+	buf  *[chunkSize]byte
+	free chan *[chunkSize]byte // where buf goes back to
+}
+
+type rangeWorker struct {
+	raw  bool
+	open func(ctx context.Context, lo, hi int64) (Source, error)
+	made int // buffers so far
+	free chan *[chunkSize]byte
+}
+
+// buffer waits for a free buffer; nil when ctx ends first.
+func (w *rangeWorker) buffer(ctx context.Context) *[chunkSize]byte {
+	select {
+	case b := <-w.free:
+		return b
+	default:
+	}
+	if w.made < workerChunks {
+		w.made++
+		return chunks.Get().(*[chunkSize]byte)
+	}
+	select {
+	case b := <-w.free:
+		return b
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// end gives back the buffers that are not in the consumer's hands.
+func (w *rangeWorker) end() {
+	for {
+		select {
+		case b := <-w.free:
+			chunks.Put(b)
+		default:
+			return
+		}
+	}
+}
+
+func (w *rangeWorker) decode(ctx context.Context, j rangeJob) (err error) {
+	src, err := w.open(ctx, j.start.In/8, j.hi)
+	if err != nil {
+		return err
+	}
+	if c, ok := src.(io.Closer); ok {
+		defer func() { err = errors.Join(err, c.Close()) }()
+	}
+	r := Resume(j.start, src, Options{Raw: w.raw})
+	r.exact = j.end
+	defer r.Close()
+	for {
+		buf := w.buffer(ctx)
+		if buf == nil {
+			return ctx.Err()
+		}
+		off := r.offset()
+		data, err := r.Fill(buf[:])
+		if err != nil {
+			w.free <- buf
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+		select {
+		case j.out <- chunk{off: off, data: data, buf: buf, free: w.free}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// limitExact keeps output inside the range that r.exact ends, and finds its
+// end: both offsets are those of the point, and what comes next is what it
+// says. An end of block, or of a member, may lie before it; to take that, one
+// byte more is allowed, and refused when it really comes.
+func (r *Reader) limitExact() (done bool, err error) {
+	end := r.exact
+	left := end.Out - r.offset()
+	if left < 0 || r.bitPos() > end.In {
+		return false, errRange
+	}
+	next := atBlock
+	if end.Member {
+		next = atMember
+	} else if len(end.Tables) > 0 {
+		next = inBlock
+	}
+	if left == 0 && r.bitPos() == end.In && r.state == next {
+		r.sum()
+		if !r.opt.Raw && !end.Member && (r.crc != end.CRC || uint32(end.Out-r.begin) != end.Size) {
+			return false, errRangeCRC
+		}
+		return true, io.EOF
+	}
+	if r.state == atEnd {
+		return false, errRange
+	}
+	r.fastSoft = int(min(int64(r.fastSoft), end.Out-r.base-outSlack))
+	r.soft = int(min(int64(r.soft), max(end.Out, r.offset()+1)-r.base))
+	return false, nil
+}
