@@ -15,15 +15,13 @@ type budget struct {
 	total   int64 // bytes of the file system; 0 if it does not say
 	entries int64
 	bytes   int64 // of content, holes included
-	written int64 // since free space was last looked at
+	every   int64 // bytes to write between two looks at free space
+	written int64 // since the last look
 	made    int64 // entries since then
 }
 
-// Between two looks at free space at most this much is written.
-const (
-	lookBytes   = 32 << 20
-	lookEntries = 4096
-)
+// lookEntries is how many entries are made between two looks at free space.
+const lookEntries = 4096
 
 func newBudget(fd int, lim Limits) (*budget, error) {
 	b := &budget{fd: fd, lim: lim, reserve: lim.Reserve}
@@ -35,6 +33,7 @@ func newBudget(fd int, lim Limits) (*budget, error) {
 	if b.reserve <= 0 {
 		b.reserve = min(64<<20, b.total/100)
 	}
+	b.every = min(max(b.reserve/4, 256<<10), 32<<20)
 	return b, b.look(0)
 }
 
@@ -49,7 +48,11 @@ func (b *budget) look(need int64) error {
 		return nil // a file system without a size
 	}
 	// Bavail, not Bfree: the blocks kept for root are not ours to fill.
-	if free := int64(st.Bavail) * st.Bsize; free-b.reserve < need {
+	free := int64(st.Bavail) * st.Bsize
+	if need == 0 && free < b.reserve {
+		return fmt.Errorf("%w: %d bytes are free, and %d are kept in reserve", ErrNoSpace, free, b.reserve)
+	}
+	if free-b.reserve < need {
 		return fmt.Errorf("%w: %d bytes are needed, and %d of %d free bytes can be used (%d are kept in reserve)",
 			ErrNoSpace, need, max(0, free-b.reserve), free, b.reserve)
 	}
@@ -80,7 +83,7 @@ func (b *budget) file(size int64, sparse bool) error {
 		return refuse(ErrLimit, "it has %d bytes, more than the file system's %d", size, b.total)
 	}
 	b.bytes += size
-	if !sparse && size >= lookBytes {
+	if !sparse && size >= b.every {
 		if err := b.look(size); err != nil {
 			return err
 		}
@@ -101,7 +104,7 @@ func (b *budget) grow(n int64) error {
 
 // wrote accounts for n bytes that were put on disk.
 func (b *budget) wrote(n int) error {
-	if b.written += int64(n); b.written >= lookBytes {
+	if b.written += int64(n); b.written >= b.every {
 		return b.look(0)
 	}
 	return nil

@@ -131,7 +131,10 @@ func (j *job) run() (res Result, taken bool, err error) {
 	if err != nil {
 		return res, false, j.src.explain(err)
 	}
-	if err := j.ctx.Err(); err != nil {
+	if err = j.ctx.Err(); err == nil {
+		err = j.budget.look(0) // the last time: until now the stage could still go
+	}
+	if err != nil {
 		return res, false, err
 	}
 	res.Entries, res.Bytes, res.Unowned = j.budget.entries, j.budget.bytes, j.tree.unowned

@@ -124,17 +124,23 @@ func TestAsTarDoes(t *testing.T) {
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("tar: %v\n%s", err, out)
 			}
+			must(t, os.Chmod(theirs, 0o755)) // GNU tar applies the archive's root entry
 			want, got := listTree(t, theirs), s.list(t)
 			if diff := cmp.Diff(want.Forget(c.Tree), got.Forget(c.Tree)); diff != "" {
 				t.Errorf("not as tar does (-tar +ours):\n%s", diff)
 			}
-			// Let the test clean up what is read-only.
-			filepath.WalkDir(theirs, func(path string, d os.DirEntry, _ error) error {
-				if d != nil && d.IsDir() {
-					_ = os.Chmod(path, 0o700)
-				}
-				return nil
-			})
+			writable(theirs)
+			writable(s.dir)
 		})
 	}
+}
+
+// writable lets the test clean up what is read-only.
+func writable(dir string) {
+	filepath.WalkDir(dir, func(path string, d os.DirEntry, _ error) error {
+		if d != nil && d.IsDir() {
+			_ = os.Chmod(path, 0o700)
+		}
+		return nil
+	})
 }
