@@ -44,14 +44,15 @@ var ErrRunning = errors.New("another agent is running")
 type control struct {
 	locks []*os.File
 	dir   *os.File
+	l     net.Listener
 	srv   *http.Server
-	done  chan struct{}
+	done  chan struct{} // nil until answer is called
 }
 
-// listen takes the run and state directories for this agent alone, and begins
-// to answer.
+// listen takes the run and state directories for this agent alone. Who asks
+// is answered from the call of answer on, and waits until then.
 func (a *Agent) listen() (_ *control, err error) {
-	c := &control{done: make(chan struct{})}
+	c := &control{}
 	defer func() {
 		if err != nil {
 			c.unlock()
@@ -81,11 +82,19 @@ func (a *Agent) listen() (_ *control, err error) {
 	})
 	c.srv = &http.Server{Handler: mux, ReadHeaderTimeout: queryTimeout, ReadTimeout: queryTimeout,
 		WriteTimeout: queryTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10, ErrorLog: zap.NewStdLog(a.log)}
+	c.l = l
+	return c, nil
+}
+
+// answer begins to answer. It is called when there is something true to say:
+// an agent that has not read its spec yet would look like one with nothing to
+// do.
+func (c *control) answer() {
+	c.done = make(chan struct{})
 	go func() {
 		defer close(c.done)
-		_ = c.srv.Serve(l) // always ErrServerClosed, by close
+		_ = c.srv.Serve(c.l) // always ErrServerClosed, by close
 	}()
-	return c, nil
 }
 
 // bind makes the socket. It gets its mode before it gets its name, so that it
@@ -129,7 +138,10 @@ func (c *control) close() {
 	if c.srv.Shutdown(ctx) != nil {
 		c.srv.Close()
 	}
-	<-c.done
+	if c.done != nil {
+		<-c.done
+	}
+	c.l.Close()
 	os.Remove(short(c.dir, socketName))
 	c.unlock()
 }

@@ -64,6 +64,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.log.Info("agent started", zap.String("version", a.cfg.Version), zap.String("spec", a.cfg.SpecPath))
 	d := &daemon{a: a, s: a.newScheduler(false)}
 	d.readSpec(false)
+	ctl.answer()
 	d.loop(ctx, changed)
 
 	a.note(a.cfg.Notifier.Stopping())
