@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+)
+
+// linesEvery is how often progress is told where no terminal redraws a bar.
+const linesEvery = 10 * time.Second
+
+// progress shows one transfer: a bar at a terminal; elsewhere, one line every
+// 10 s, so that a log of a long transfer shows life and a short one nothing.
+// Its methods may be called from any goroutine.
+type progress struct {
+	mu    sync.Mutex
+	w     io.Writer
+	bar   *progressbar.ProgressBar
+	what  string
+	total int64 // -1 unknown
+	start time.Time
+	last  time.Time
+	off   bool
+}
+
+// newProgress starts showing progress on standard error. total is in bytes,
+// -1 when unknown.
+func (a *app) newProgress(what string, total int64) *progress {
+	now := time.Now()
+	p := &progress{w: a.err, what: what, total: total, start: now, last: now, off: a.noProgress}
+	if p.off || !isTerminal(a.err) {
+		return p
+	}
+	p.bar = progressbar.NewOptions64(total,
+		progressbar.OptionSetWriter(a.err),
+		progressbar.OptionSetDescription(printable(what)),
+		progressbar.OptionShowBytes(true),
+		progressbar.OptionUseIECUnits(true),
+		progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionClearOnFinish(),
+		progressbar.OptionFullWidth(),
+	)
+	return p
+}
+
+// update tells how many bytes are done, and of how many when that is known
+// only now (total of 0 or less leaves it as it is).
+func (p *progress) update(done, total int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if total > 0 && total != p.total {
+		p.total = total
+		if p.bar != nil {
+			p.bar.ChangeMax64(total)
+		}
+	}
+	switch {
+	case p.off:
+	case p.bar != nil:
+		_ = p.bar.Set64(done) // a failed redraw must not fail the transfer
+	case time.Since(p.last) >= linesEvery:
+		p.last = time.Now()
+		rate := int64(float64(done) / time.Since(p.start).Seconds())
+		if p.total > 0 {
+			fmt.Fprintf(p.w, "%s: %s of %s (%d%%), %s/s\n", printable(p.what), size(done), size(p.total), done*100/p.total, size(rate))
+		} else {
+			fmt.Fprintf(p.w, "%s: %s, %s/s\n", printable(p.what), size(done), size(rate))
+		}
+	}
+}
+
+// done takes the bar away.
+func (p *progress) done() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bar != nil {
+		_ = p.bar.Clear()
+		p.bar = nil
+	}
+	p.off = true
+}
+
+// isTerminal is true when w is a terminal that a bar may redraw.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"
+}
