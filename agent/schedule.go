@@ -336,11 +336,14 @@ func (s *scheduler) startable(now time.Time) []*task {
 	for t := range s.running {
 		busy = busy || t.mount != nil || inWay[t]
 	}
-	busy = busy || len(list) > 0
 	slices.Reverse(downs) // inner before outer
-	for _, t := range downs {
-		if t.stop == nil && !t.due.After(now) && !downBelow[t.path] && !s.relatedRunning(t.path) && (inWay[t] || !busy) {
-			list = append(list, t)
+	for _, first := range []bool{true, false} {
+		busy = busy || len(list) > 0
+		for _, t := range downs {
+			if inWay[t] == first && (first || !busy) &&
+				t.stop == nil && !t.due.After(now) && !downBelow[t.path] && !s.relatedRunning(t.path) {
+				list = append(list, t)
+			}
 		}
 	}
 	return list
