@@ -33,7 +33,7 @@ package inflate
 //
 // Budget. Of 56 bits, three literals of the main table and the index of the
 // next entry take 3*12+12; a length, a distance and that index take
-// 12+5 + 9+13 + 12. So there is a refill after literals, after each match, and
+// 12+5 + 8+13 + 12. So there is a refill after literals, after each match, and
 // where a subtable makes a code longer.
 //
 // The next entry is loaded before the match is copied, so that its latency

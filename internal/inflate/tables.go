@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// Decoding tables. The next 12 bits of input index lit (9 bits index dist);
+// Decoding tables. The next 12 bits of input index lit (8 bits index dist);
 // the entry found says everything about what they begin with:
 //
 //	lit, 32 bits   31  30  29  28     21 20  16 15     8 7         0
@@ -35,13 +35,13 @@ import (
 // bits index it. Its entries look like the main ones, with full code lengths.
 const (
 	litBits  = 12
-	distBits = 9
+	distBits = 8
 	preBits  = 7
 
 	litMask  = 1<<litBits - 1
 	distMask = 1<<distBits - 1
 
-	// With all subtables there are fewer than 4,800 and 594 entries (zlib's
+	// With all subtables there are fewer than 4,800 and 402 entries (zlib's
 	// examples/enough.c); powers of two let a mask replace a bounds check.
 	litSize  = 1 << 13
 	distSize = 1 << 10
@@ -128,9 +128,9 @@ var fixed = sync.OnceValue(func() *tables {
 // one symbol of one bit, or with no symbol at all (whose every use is then
 // refused). This is what zlib and compress/flate accept.
 //
-// The main table grows by doubling: all codes of length n are entered in a
-// table of 1<<n entries, which is then copied behind itself for n+1. That way
-// short codes are replicated by memmove.
+// The main table grows by doubling: all codes of length n, and all pairs that
+// are n bits long, are entered in a table of 1<<n entries, which is then copied
+// behind itself for n+1. That way short codes are replicated by memmove.
 func build[E uint32 | uint64](table []E, width int, lens []uint8, base []E, exc E) bool {
 	var count [16]int
 	for _, n := range lens {
@@ -186,9 +186,23 @@ func build[E uint32 | uint64](table []E, width int, lens []uint8, base []E, exc 
 			syms = syms[1:]
 			code = increment(code, size)
 		}
-	}
-	if len(lens) > 256 {
-		pairs(table, width, lens, sorted[count[0]:len(lens)], &codes)
+		// Pairs of n bits: every literal of n-m bits before each short length
+		// of m bits. next[k] is by now where the symbols longer than k begin.
+		for sym := 257; sym < min(265, len(lens)); sym++ {
+			m := int(lens[sym])
+			if m == 0 || m >= n {
+				continue
+			}
+			k := n - m
+			second := int(codes[sym]) << k
+			e := pairFlag | E(sym-257)<<21 | E(n)
+			for _, lit := range sorted[next[k-1]:next[k]] {
+				if lit >= 256 {
+					break
+				}
+				table[second|int(codes[lit])] = e | E(lit)<<8
+			}
+		}
 	}
 	if len(syms) == 0 {
 		return true
@@ -231,30 +245,4 @@ func increment(code, size int) int {
 	}
 	top := 1 << (bits.Len(uint(free)) - 1)
 	return code&(top-1) | top
-}
-
-// pairs replaces literals in the main table by pairs where they fit. syms are
-// the symbols in order of their code lengths; codes are those of the symbols
-// in the main table, bit-reversed.
-func pairs[E uint32 | uint64](table []E, width int, lens []uint8, syms []uint16, codes *[288]uint16) {
-	for sym := 257; sym < min(265, len(lens)); sym++ {
-		m := int(lens[sym])
-		if m == 0 || m >= width {
-			continue
-		}
-		first := int(codes[sym])
-		for _, lit := range syms {
-			if lit >= 256 {
-				continue
-			}
-			n := int(lens[lit])
-			if n+m > width {
-				break
-			}
-			e := pairFlag | E(sym-257)<<21 | E(lit)<<8 | E(n+m)
-			for i := first<<n | int(codes[lit]); i < 1<<width; i += 1 << (n + m) {
-				table[i] = e
-			}
-		}
-	}
 }
