@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -57,6 +58,8 @@ func asRefusal(err error) *refusal {
 
 // writeError answers with err.
 func (s *Store) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	// Before an answer, net/http reads some of a body that is left unread.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(min(bodyTimeout, s.opts.IdleTimeout/2)))
 	e := asRefusal(err)
 	if e.status >= 500 && r.Context().Err() == nil && !errors.Is(err, context.Canceled) {
 		s.log.Error("request failed", zap.String("method", r.Method), zap.String("path", shownPath(r)), zap.Error(err))

@@ -67,6 +67,10 @@ func (s *Store) handleContent(w http.ResponseWriter, r *http.Request) {
 		err = h(w, r, id)
 	}
 	if err != nil {
+		if r.Method == http.MethodPut && r.ProtoMajor == 1 {
+			// Else net/http would first wait for some of the unwanted body.
+			w.Header().Set("Connection", "close")
+		}
 		s.writeError(w, r, err)
 	}
 }

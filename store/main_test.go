@@ -108,8 +108,8 @@ func newServer(t *testing.T, url string, clientTLS *tls.Config) *server {
 	h1.SetHTTP1(true)
 	return &server{
 		t: t, url: url,
-		calls: &http.Client{Transport: &http.Transport{Protocols: &h2, TLSClientConfig: clientTLS}},
-		plain: &http.Client{Transport: &http.Transport{Protocols: &h1, TLSClientConfig: clientTLS, DisableCompression: true}},
+		calls: &http.Client{Transport: &http.Transport{Protocols: &h2, TLSClientConfig: clientTLS.Clone()}},
+		plain: &http.Client{Transport: &http.Transport{Protocols: &h1, TLSClientConfig: clientTLS.Clone(), DisableCompression: true}},
 	}
 }
 
@@ -139,7 +139,7 @@ func (s *server) send(c *http.Client, req *http.Request) answered {
 	s.t.Helper()
 	a, err := trySend(c, req)
 	if err != nil {
-		s.t.Fatalf("%s %s: %v", req.Method, req.URL.Path, err)
+		s.t.Fatalf("%s %s: %v", req.Method, req.URL.Path, objects.Redact(err))
 	}
 	return a
 }

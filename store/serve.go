@@ -29,28 +29,9 @@ const (
 // nil. It closes l. It fails when l does, or when tc has no certificate.
 // A store can serve several listeners at once.
 func (s *Store) Serve(ctx context.Context, l net.Listener, tc *tls.Config) error {
-	stdlog, err := zap.NewStdLogAt(s.log.Named("http"), zap.WarnLevel)
+	srv, err := s.httpServer(tc)
 	if err != nil {
-		return errors.Join(err, l.Close())
-	}
-	var p http.Protocols
-	p.SetHTTP1(true)
-	p.SetHTTP2(true)
-	p.SetUnencryptedHTTP2(tc == nil)
-	srv := &http.Server{
-		Handler:           s.handler,
-		Protocols:         &p,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
-		HTTP2:             &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, MaxConcurrentStreams: maxStreams},
-		ErrorLog:          stdlog,
-	}
-	if tc != nil {
-		if len(tc.Certificates) == 0 && tc.GetCertificate == nil && tc.GetConfigForClient == nil {
-			return errors.Join(errors.New("serve: the TLS configuration has no certificate"), l.Close())
-		}
-		srv.TLSConfig = tc
+		return errors.Join(fmt.Errorf("serve: %w", err), l.Close())
 	}
 	s.log.Info("serving", zap.Stringer("address", l.Addr()), zap.Bool("tls", tc != nil))
 
@@ -81,4 +62,29 @@ func (s *Store) Serve(ctx context.Context, l net.Listener, tc *tls.Config) error
 	}
 	s.log.Info("stopped", zap.Stringer("address", l.Addr()))
 	return nil
+}
+
+// httpServer is the server with its limits.
+func (s *Store) httpServer(tc *tls.Config) (*http.Server, error) {
+	if tc != nil && len(tc.Certificates) == 0 && tc.GetCertificate == nil && tc.GetConfigForClient == nil {
+		return nil, errors.New("the TLS configuration has no certificate")
+	}
+	stdlog, err := zap.NewStdLogAt(s.log.Named("http"), zap.WarnLevel)
+	if err != nil {
+		return nil, err
+	}
+	var p http.Protocols
+	p.SetHTTP1(true)
+	p.SetHTTP2(true)
+	p.SetUnencryptedHTTP2(tc == nil)
+	return &http.Server{
+		Handler:           s.handler,
+		Protocols:         &p,
+		TLSConfig:         tc,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		HTTP2:             &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, MaxConcurrentStreams: maxStreams},
+		ErrorLog:          stdlog,
+	}, nil
 }
