@@ -172,11 +172,10 @@ func (c *Client) do(ctx context.Context, k call, out any) (time.Time, error) {
 		}
 		return at, err
 	})
-	if e := (*APIError)(nil); err != nil && (!errors.As(err, &e) || errors.Is(err, ErrUnreachable)) {
+	if e, refused := err.(*APIError); refused {
+		e.Op, e.Host = k.op, c.base.Host
+	} else if err != nil {
 		err = fmt.Errorf("%s: %s: %w", k.op, c.base.Host, err)
-		if e != nil {
-			e.Op, e.Host = "", "" // said in front already
-		}
 	}
 	return at, Redact(err)
 }
@@ -211,7 +210,8 @@ func (c *Client) attempt(ctx context.Context, k call, u *url.URL, id string, bod
 		now = date
 	}
 	if resp.StatusCode/100 != 2 {
-		e := refusal(k.op, resp, c.key.Reveal())
+		e := refusal("", resp, c.key.Reveal())
+		e.Host = "" // do says it, once
 		if retryableStatus(resp.StatusCode, resp.Header) {
 			return now, later(e, retryAfter(resp.Header, now))
 		}

@@ -112,27 +112,42 @@ func (d *download) run() error {
 
 // openPart opens and locks path.part, and finds out how much of it is of use.
 func (d *download) openPart() error {
-	f, err := os.OpenFile(d.path+".part", os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o666)
-	if err != nil {
-		return err
-	}
-	d.file = f
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-	case !info.Mode().IsRegular():
-		err = fmt.Errorf("%s.part is in the way: it is not a file", d.path)
-	default:
-		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == unix.EWOULDBLOCK {
-			err = fmt.Errorf("%s.part is in use: another download of it is running", d.path)
-		} else if err == nil {
+	name := d.path + ".part"
+	for {
+		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o666)
+		if err != nil {
+			return err
+		}
+		info, err := f.Stat()
+		switch {
+		case err != nil:
+		case !info.Mode().IsRegular():
+			err = fmt.Errorf("%s is in the way: it is not a file", name)
+		default:
+			if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == unix.EWOULDBLOCK {
+				err = fmt.Errorf("%s is in use: another download of it is running", name)
+			}
+		}
+		if err != nil {
+			f.Close()
+			return err
+		}
+		// Who had the lock before us may have finished: then this file has
+		// its final name by now, and must not be touched.
+		if still, err := os.Lstat(name); err != nil || !os.SameFile(still, info) {
+			f.Close()
+			continue
+		}
+		d.file = f
+		if info, err = f.Stat(); err == nil { // anew: it may have grown before it was ours
 			err = d.restart(d.usable(info.Size()))
 		}
+		if err != nil {
+			f.Close()
+			return err
+		}
+		return nil
 	}
-	if err != nil {
-		f.Close()
-	}
-	return err
 }
 
 // usable is how many bytes of path.part, which is size bytes long, are of
@@ -250,11 +265,10 @@ func (d *download) writeSidecar() error {
 		return err
 	}
 	name := d.path + ".part.json"
-	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	tmp, err := os.OpenFile(name+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name()) // fails after the rename, as it should
 	_, err = tmp.Write(b)
 	if err == nil && d.synced > 0 {
 		err = tmp.Sync()
@@ -295,6 +309,7 @@ func (d *download) publish() error {
 func (d *download) remove() {
 	os.Remove(d.path + ".part")
 	os.Remove(d.path + ".part.json")
+	os.Remove(d.path + ".part.json.tmp")
 }
 
 // refetch forgets what the first request brought, and the connections.

@@ -14,6 +14,11 @@ const (
 	// was refused must not itself be refused: then it is not the URL's age
 	// that is wrong, and a third one would not help either.
 	refusedMemory = 10 * time.Second
+	// aheadTimeout bounds a renewal that nobody needs yet, and aheadPause is
+	// the time until the next one when it failed: an API that is down must
+	// not hold up the use of a URL that is still good.
+	aheadTimeout = 10 * time.Second
+	aheadPause   = 10 * time.Second
 	// renewAt is the part of its life, in percent, after which a URL is
 	// replaced before anybody refuses it.
 	renewAt = 80
@@ -41,6 +46,7 @@ type lease struct {
 	forced   bool          // url was minted because its forerunner was refused
 	accepted bool          // url has been good for at least one answer
 	minted   time.Time     // by our clock
+	notAhead time.Time     // no renewal ahead of time before then
 }
 
 func newLease(m Minter, stats *counters) *lease {
@@ -64,22 +70,29 @@ func (l *lease) get(ctx context.Context) (*url.URL, int, error) {
 		return nil, 0, err
 	}
 	defer l.unlock()
-	if l.url == nil || l.due() {
-		// One that nearly expired still serves when the minting fails.
-		if err := l.mint(ctx, false); err != nil && (l.url == nil || !l.now().Before(l.expires)) {
+	switch {
+	case l.url == nil, l.due(100):
+		if err := l.mint(ctx, false); err != nil {
 			return nil, 0, err
+		}
+	case l.due(renewAt) && time.Now().After(l.notAhead):
+		ahead, cancel := context.WithTimeout(ctx, aheadTimeout)
+		defer cancel()
+		if l.mint(ahead, false) != nil { // the present one still serves
+			l.notAhead = time.Now().Add(aheadPause)
 		}
 	}
 	return l.url, l.gen, nil
 }
 
-// due says whether most of the URL's life is over. The caller holds flight.
-func (l *lease) due() bool {
+// due says whether so many percent of the URL's life are over. The caller
+// holds flight.
+func (l *lease) due(percent time.Duration) bool {
 	if _, fixed := l.m.(fixedURL); fixed || l.expires.IsZero() {
 		return false
 	}
-	life := l.expires.Sub(l.issued)
-	return l.now().After(l.issued.Add(life * renewAt / 100))
+	life := min(l.expires.Sub(l.issued), 1000*time.Hour) // times 100 fits
+	return l.now().After(l.expires.Add(-life * (100 - percent) / 100))
 }
 
 // now is the server's time. Our monotonic clock is left out on purpose: it

@@ -11,8 +11,6 @@ import (
 	"net/http"
 	"sync"
 	"time"
-
-	"github.com/cenkalti/backoff/v5"
 )
 
 const (
@@ -104,7 +102,7 @@ func (r *Reader) pin(ctx context.Context, a ask) (int, error) {
 	n, err := io.ReadFull(b, first)
 	r.stats.bytes.Add(int64(n))
 	r.id = g.id
-	if final := (*backoff.PermanentError)(nil); err != nil && (!r.provable() || errors.As(err, &final)) {
+	if err != nil && (!r.provable() || isFinal(err)) {
 		return 0, err // the rest may be of another object: all over again
 	}
 	if int64(n) == g.id.Size && !g.id.Proven() && r.sha256 != nil {

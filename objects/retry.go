@@ -157,6 +157,11 @@ var errCallTimeout = errors.New("no answer")
 // permanent marks an error that another try cannot help.
 func permanent(err error) error { return backoff.Permanent(err) }
 
+func isFinal(err error) bool {
+	p := (*backoff.PermanentError)(nil)
+	return errors.As(err, &p)
+}
+
 // later marks a transient error with the wait that the server asked for.
 func later(err error, after time.Duration) error {
 	if after <= 0 {

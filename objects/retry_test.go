@@ -262,6 +262,35 @@ func TestSlowConsumer(t *testing.T) {
 	})
 }
 
+// TestUploadStalls: a server that takes nothing is given up after 30 s, tried
+// five times in all, and the object is deleted again.
+func TestUploadStalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		puts, deleted := 0, 0
+		rt := roundTripper(func(r *http.Request) (*http.Response, error) {
+			switch {
+			case r.Method == http.MethodPut:
+				puts++
+				<-r.Context().Done()
+				return nil, context.Cause(r.Context())
+			case strings.HasSuffix(r.URL.Path, "/delete"):
+				deleted++
+			}
+			return answerOf(200, strings.NewReader(`{"id":"obj_1","state":"UPLOADING","upload_url":"http://h/put"}`)), nil
+		})
+		c, err := New(Options{BaseURL: "http://h", Transport: rt})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		_, err = c.Upload(t.Context(), CreateRequest{Name: "n", ContentType: ContentText}, Body{Size: 1,
+			Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("x")), nil }}, nil)
+		if d := time.Since(start); !errors.Is(err, ErrUnreachable) || puts != putTries || deleted != 1 || d > 4*time.Minute {
+			t.Errorf("%d tries in %s, deleted %d times: %v", puts, d, deleted, err)
+		}
+	})
+}
+
 // TestRetryAfter reads the header in all its forms.
 func TestRetryAfter(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

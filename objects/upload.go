@@ -7,8 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"sync"
 	"time"
 )
 
@@ -18,6 +16,7 @@ const (
 	putAnswer   = 5 * time.Minute  // from the last byte to the answer: a server may have gigabytes to sync
 	putBudget   = 2 * time.Minute  // of failing without a try that got on
 	putTries    = 5                // each from the beginning: a signed PUT cannot be resumed
+	putBuffer   = 128 << 10
 	tidyTimeout = 10 * time.Second // for deleting a half-made object, also after a Ctrl-C
 )
 
@@ -157,6 +156,7 @@ func (c *Client) send(ctx context.Context, target *url.URL, src *source, progres
 		return nil, 0, permanent(err)
 	}
 	req := &http.Request{Method: http.MethodPut, URL: target, Host: target.Host, ContentLength: size, Body: s,
+		ProtoMajor: 1, ProtoMinor: 1, // else net/http would not expect to be told to continue
 		Header: http.Header{"User-Agent": {c.agent}}}
 	switch {
 	case size == 0:
@@ -168,12 +168,16 @@ func (c *Client) send(ctx context.Context, target *url.URL, src *source, progres
 	}
 	c.stats.requests.Add(1)
 	w.arm(&stallError{"the upload stood still", putStart})
+	// The transport waits for a read of its body before it lets go.
+	stop := context.AfterFunc(w.ctx, s.detach)
 	resp, err := c.data.RoundTrip(req.WithContext(w.ctx))
-	sent, srcErr := s.detach()
+	stop()
+	s.detach()
 	w.disarm()
+	sent := s.sent // nobody changes it any more
 	switch {
-	case srcErr != nil:
-		err = permanent(fmt.Errorf("read what is to be sent: %w", srcErr))
+	case s.err != nil:
+		err = permanent(fmt.Errorf("read what is to be sent: %w", s.err))
 	case err != nil:
 		err = sending(w.cause(err))
 	}
@@ -205,157 +209,4 @@ func (b *watchedClose) Close() error {
 	err := b.ReadCloser.Close()
 	b.w.stop()
 	return err
-}
-
-// sender is the body of one PUT request. The HTTP transport may still hold
-// it, and read from it in a goroutine of its own, when the request is over;
-// after detach it gives nothing any more and calls nobody.
-type sender struct {
-	w        *watch
-	progress func(int64)
-	size     int64 // -1: until the end
-
-	mu       sync.Mutex // guards what follows, and calls of w and progress
-	rc       io.ReadCloser
-	touched  bool // something was taken from rc, or tried to be
-	ended    bool // all was taken
-	sent     int64
-	err      error // of the source
-	detached bool
-}
-
-var errDetached = errors.New("the request is over")
-
-func (s *sender) Read(p []byte) (int, error) {
-	s.mu.Lock()
-	left := s.size - s.sent
-	if s.detached {
-		s.mu.Unlock()
-		return 0, errDetached
-	}
-	s.touched = true
-	s.w.disarm() // the source may take its time
-	s.mu.Unlock()
-	if s.size >= 0 && int64(len(p)) > left {
-		p = p[:left]
-	}
-
-	n, err := s.rc.Read(p)
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.detached {
-		return 0, errDetached
-	}
-	s.sent += int64(n)
-	switch {
-	case err == io.EOF && s.sent < s.size:
-		err = fmt.Errorf("it has %d bytes and not %d: was it changed meanwhile? %w", s.sent, s.size, io.ErrUnexpectedEOF)
-		s.err = err
-	case err != nil && err != io.EOF:
-		s.err = err
-	case s.sent == s.size:
-		err = io.EOF
-	}
-	wait := &stallError{"the upload stood still", putIdle}
-	if s.ended = err == io.EOF; s.ended {
-		wait = &stallError{"no answer to the upload", putAnswer}
-	}
-	s.w.arm(wait)
-	if n > 0 && s.progress != nil {
-		s.progress(s.sent)
-	}
-	return n, err
-}
-
-// Close does nothing: detach closes.
-func (s *sender) Close() error { return nil }
-
-// detach ends the sending and closes the source, unless nothing was taken
-// from it. It gives what was sent and the source's error.
-func (s *sender) detach() (int64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.detached = true
-	if s.touched {
-		s.rc.Close()
-	}
-	return s.sent, s.err
-}
-
-// source opens the body for each try, and keeps it where it was not touched.
-type source struct {
-	body    Body
-	last    *sender  // of the last try; its reader serves again if untouched
-	spooled *os.File // the whole body, unlinked; nil: not spooled
-	length  int64    // of spooled
-}
-
-// size is what the next try sends: -1 when unknown.
-func (s *source) size() int64 {
-	if s.spooled != nil {
-		return s.length
-	}
-	return max(s.body.Size, -1)
-}
-
-// reader gives the body from its beginning.
-func (s *source) reader() (io.ReadCloser, error) {
-	if s.spooled != nil {
-		return io.NopCloser(io.NewSectionReader(s.spooled, 0, s.length)), nil
-	}
-	if l := s.last; l != nil {
-		s.last = nil
-		if !l.touched {
-			return l.rc, nil
-		}
-	}
-	rc, err := s.body.Open()
-	if err != nil {
-		return nil, fmt.Errorf("open what is to be sent: %w", err)
-	}
-	return rc, nil
-}
-
-func (s *source) open(w *watch, progress func(int64)) (*sender, error) {
-	rc, err := s.reader()
-	if err != nil {
-		return nil, err
-	}
-	s.last = &sender{w: w, progress: progress, size: s.size(), rc: rc}
-	return s.last, nil
-}
-
-// spool writes the body to a temporary file, to learn its length.
-func (s *source) spool(ctx context.Context) error {
-	rc, err := s.reader()
-	if err != nil {
-		return permanent(fmt.Errorf("%w, and it cannot be read again: save it to a file and upload that: %w", errWantsLength, err))
-	}
-	defer rc.Close()
-	stop := context.AfterFunc(ctx, func() { rc.Close() })
-	defer stop()
-	f, err := os.CreateTemp("", "objectmount-upload-*")
-	if err == nil {
-		os.Remove(f.Name()) // it lives as long as we do
-		s.spooled = f
-		s.length, err = io.Copy(f, rc)
-	}
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case err != nil:
-		return permanent(fmt.Errorf("%w, and saving it to a temporary file failed: %w", errWantsLength, err))
-	}
-	return nil
-}
-
-// done releases what is left.
-func (s *source) done() {
-	if s.last != nil && !s.last.touched {
-		s.last.rc.Close()
-	}
-	if s.spooled != nil {
-		s.spooled.Close()
-	}
 }

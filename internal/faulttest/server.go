@@ -286,3 +286,12 @@ func (s *Server) SetSchedule(next Schedule) {
 	defer s.mu.Unlock()
 	s.opts.Schedule = next
 }
+
+// Revoke makes every URL signed so far be refused from now on.
+func (s *Server) Revoke() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for sig := range s.signed {
+		s.why[sig] = Forbidden
+	}
+}

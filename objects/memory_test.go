@@ -1,0 +1,51 @@
+package objects_test
+
+import (
+	"io"
+	"runtime/metrics"
+	"testing"
+
+	"objectmount/internal/faulttest"
+)
+
+// peakHeap is a writer that notes the most heap in use while bytes pass.
+type peakHeap struct{ seen, next, max uint64 }
+
+func (h *peakHeap) Write(p []byte) (int, error) {
+	if h.seen += uint64(len(p)); h.seen >= h.next {
+		h.next = h.seen + 4<<20
+		s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+		metrics.Read(s)
+		h.max = max(h.max, s[0].Value.Uint64())
+	}
+	return len(p), nil
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// TestStreamMemory: a stream holds a few buffers, however long it is.
+func TestStreamMemory(t *testing.T) {
+	data := make([]byte, 128<<20)
+	s := faulttest.New(faulttest.Options{Object: faulttest.Object{Data: data, ETag: `"v1"`}})
+	defer s.Close()
+	var peak peakHeap
+	r := open(t, s, patience())
+	for range 3 {
+		st, err := r.Stream(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.Copy(&peak, st); err != nil || n != int64(len(data)) {
+			t.Fatal(n, err)
+		}
+		st.Close()
+	}
+	if over := int64(peak.max) - int64(len(data)); over > 16<<20 {
+		t.Errorf("%d MiB of heap besides the object itself", over>>20)
+	}
+}
