@@ -256,3 +256,12 @@ func (s *server) want(what string, a answered, status int, code string) {
 		s.t.Errorf("%s: %d %s, want %d %s", what, a.status, a.body, status, code)
 	}
 }
+
+// parseCreated takes id and upload URL from the answer to create.
+func parseCreated(body []byte) (id, uploadURL string) {
+	var v view
+	if err := json.Unmarshal(body, &v); err != nil {
+		panic(err)
+	}
+	return v.ID, v.UploadURL
+}
