@@ -148,8 +148,13 @@ func (b *bringing) extract(ctx context.Context) (made bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := b.mayReplace(""); err != nil {
-		return false, err
+	// A URL is signed anew each time: whether it leads to the same object can
+	// be seen only there.
+	maybeSame := b.rc.Published != nil && b.rc.Published.Options == b.want.Options
+	if !maybeSame {
+		if err := b.mayReplace(""); err != nil {
+			return false, err
+		}
 	}
 	if b.rc.Published != nil && b.m.OnConflict != string(extract.ConflictMerge) {
 		opts.OnConflict = extract.ConflictReplace // it is ours
@@ -163,8 +168,13 @@ func (b *bringing) extract(ctx context.Context) (made bool, err error) {
 		return false, err
 	}
 	defer src.close()
-	if p := b.rc.Published; p != nil && p.Options == b.want.Options && p.Identity == src.identity && src.identity.ETag != "" {
-		return false, b.keep() // the same object behind a new URL
+	if maybeSame {
+		if b.rc.Published.Identity == src.identity && src.identity.ETag != "" {
+			return false, b.keep()
+		}
+		if err := b.mayReplace(""); err != nil {
+			return false, err
+		}
 	}
 	opts.Name, opts.ContentType, opts.Size = src.name, src.contentType, src.identity.Size
 	if err := b.noteInside(ctx); err != nil {

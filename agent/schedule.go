@@ -79,7 +79,9 @@ func (s *scheduler) want(steps []step) {
 			s.tasks[st.path] = t
 			s.a.register(t.item)
 			t.aim(st.mount, now)
-		case !sameMount(t.mount, st.mount):
+		case !sameMount(t.mount, st.mount), t.up && st.action != actionKeep:
+			// Another wish; or the receipt is not what it was, because somebody
+			// took the mount down by hand.
 			t.aim(st.mount, now)
 		default:
 			t.mount = st.mount // the same mount may stand at another line now
