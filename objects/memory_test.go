@@ -14,11 +14,15 @@ type peakHeap struct{ seen, next, max uint64 }
 func (h *peakHeap) Write(p []byte) (int, error) {
 	if h.seen += uint64(len(p)); h.seen >= h.next {
 		h.next = h.seen + 4<<20
-		s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-		metrics.Read(s)
-		h.max = max(h.max, s[0].Value.Uint64())
+		h.max = max(h.max, h.now())
 	}
 	return len(p), nil
+}
+
+func (*peakHeap) now() uint64 {
+	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
 }
 
 type zeros struct{}
