@@ -302,3 +302,14 @@ func FuzzSpec(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkSpec reads the largest spec that is taken, all on one line.
+func BenchmarkSpec(b *testing.B) {
+	text := []byte("[" + strings.Repeat(entry("obj_1", "/a/b/c")+",", maxMounts-1) + entry("obj_1", "/a") + "]")
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		if _, _, err := parseSpec("s", text); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -37,6 +37,13 @@ type parser struct {
 	data []byte
 	dec  *json.Decoder
 	at   int64 // where the last token begins
+	seen mark  // see position
+}
+
+// mark is a place in the text, all from 0.
+type mark struct {
+	at           int64
+	line, column int
 }
 
 // parseSpec reads one spec file. Every error is a *SpecError.
@@ -307,11 +314,22 @@ func (p *parser) skip(tok json.Token) error {
 	}
 }
 
-// position turns a byte offset into line and column, both from 1.
+// position turns a byte offset into line and column, both from 1. It counts
+// on from the last one it was asked for, as one asks in the order of the text.
 func (p *parser) position(at int64) (line, column int) {
-	before := p.data[:min(at, int64(len(p.data)))]
-	last := bytes.LastIndexByte(before, '\n')
-	return bytes.Count(before, []byte("\n")) + 1, utf8.RuneCount(before[last+1:]) + 1
+	at = min(at, int64(len(p.data)))
+	if at < p.seen.at {
+		p.seen = mark{}
+	}
+	fresh := p.data[p.seen.at:at]
+	if last := bytes.LastIndexByte(fresh, '\n'); last >= 0 {
+		p.seen.line += bytes.Count(fresh, []byte("\n"))
+		p.seen.column = 0
+		fresh = fresh[last+1:]
+	}
+	p.seen.column += utf8.RuneCount(fresh)
+	p.seen.at = at
+	return p.seen.line + 1, p.seen.column + 1
 }
 
 func (p *parser) fail(at int64, msg, hint string) error {
