@@ -18,7 +18,7 @@ var mayImport = map[string][]string{
 	"":                     nil,
 	"objects":              nil,
 	"index":                nil,
-	"extract":              nil,
+	"extract":              {"internal/inflate", "index"},
 	"systemd":              nil,
 	"store":                {"objects"},
 	"agent":                {"objects", "extract", "systemd"},

@@ -21,18 +21,29 @@ import (
 // as strict and slower.
 //
 // A descriptor it returns is its own and is valid until openDirs more
-// directories have been opened.
+// directories have been opened, or for as long as the dirFD is held.
 type dirs struct {
-	root  int
+	root  *dirFD // its descriptor is the caller's
 	dev   uint64
 	open  map[string]*list.Element // path → element holding a *dirFD
 	byUse *list.List               // most recently used first
 	walk  bool                     // never use openat2; for tests
 }
 
+// dirFD is an open directory. It is closed when it is neither among the last
+// used ones nor held by a writer.
 type dirFD struct {
-	path string
-	fd   int
+	path  string
+	fd    int
+	holds atomic.Int32
+}
+
+func (d *dirFD) hold() { d.holds.Add(1) }
+
+func (d *dirFD) release() {
+	if d.holds.Add(-1) == 0 {
+		unix.Close(d.fd)
+	}
 }
 
 const openDirs = 128
@@ -47,37 +58,40 @@ func newDirs(root int) (*dirs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stat: %w", err)
 	}
-	return &dirs{root: root, dev: st.Dev, open: map[string]*list.Element{}, byUse: list.New()}, nil
+	own := &dirFD{fd: root}
+	own.holds.Store(1) // never released: the caller closes it
+	return &dirs{root: own, dev: st.Dev, open: map[string]*list.Element{}, byUse: list.New()}, nil
 }
 
 // get opens the directory at path, a clean name; "" is the root.
-func (d *dirs) get(path string) (int, error) {
+func (d *dirs) get(path string) (*dirFD, error) {
 	if path == "" {
 		return d.root, nil
 	}
 	if el := d.open[path]; el != nil {
 		d.byUse.MoveToFront(el)
-		return el.Value.(*dirFD).fd, nil
+		return el.Value.(*dirFD), nil
 	}
-	fd, err := openBeneath(d.root, d.dev, path, openDirFlags, d.walk)
+	fd, err := openBeneath(d.root.fd, d.dev, path, openDirFlags, d.walk)
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
 	if d.byUse.Len() >= openDirs {
 		el := d.byUse.Back()
 		old := d.byUse.Remove(el).(*dirFD)
 		delete(d.open, old.path)
-		unix.Close(old.fd)
+		old.release()
 	}
-	path = strings.Clone(path) // not to keep an entry's whole name alive
-	d.open[path] = d.byUse.PushFront(&dirFD{path, fd})
-	return fd, nil
+	dir := &dirFD{path: strings.Clone(path), fd: fd} // not to keep an entry's whole name alive
+	dir.hold()
+	d.open[dir.path] = d.byUse.PushFront(dir)
+	return dir, nil
 }
 
 // close closes all directories but the root.
 func (d *dirs) close() {
 	for _, el := range d.open {
-		unix.Close(el.Value.(*dirFD).fd)
+		el.Value.(*dirFD).release()
 	}
 	d.open = nil
 }

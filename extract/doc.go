@@ -15,10 +15,17 @@
 //
 // # How an object becomes files
 //
-//	r ── source ── gunzip ── members ── tree ──────────── publish
-//	     counts,   checks    archive/   openat2 below     sync, rename,
-//	     cancels   framing   tar,       one directory     fsync parent,
-//	               and CRC   names      descriptor        fingerprint
+//	   one goroutine          the caller's                two goroutines
+//	r ── source ── inflate ═▶ index.TarReader ── members ═▶ writers     publish
+//	     counts,   or a copy  headers            names,     small       sync, rename,
+//	     cancels              ring of buffers    types      files       fsync parent,
+//	                                             tree: all else         fingerprint
+//
+// Decoding, parsing and writing overlap, through a ring of 8 buffers of
+// 512 KiB (feed); memory does not grow with the object. Inflating is the slow
+// part of a .tar.gz, so it has a processor to itself. A file costs four system
+// calls: openat with its final mode, pwrite, utimensat, close; a fifth where
+// its owner must be set.
 //
 // What an object is, its first bytes say: 1f 8b 08 is a gzip; a block whose
 // header checksum is right is a tar (V7 archives have no magic, so "ustar" is

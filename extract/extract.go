@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,7 +37,8 @@ import (
 // parents it made are gone. Errors wrap one of the sentinels of this package,
 // or the error of r, or ctx.Err().
 //
-// Extract reads and writes in the calling goroutine. ctx is looked at before
+// Extract writes in the calling goroutine and two of its own, and reads r in
+// another, all of which have ended when it returns. ctx is looked at before
 // every read; r's Read should itself end when ctx does. Concurrent calls are
 // fine; of two for one path, one gets ErrConflict or ErrBusy.
 func Extract(ctx context.Context, r io.Reader, objectPath string, opts Options) (Result, error) {
@@ -59,19 +61,9 @@ func extract(ctx context.Context, r io.Reader, objectPath string, opts Options) 
 	if err != nil {
 		return res, src.explain(err)
 	}
-	file := !in.tree
-	p, err := find(objectPath, file, targetName(opts.Name, in.format), opts, true)
+	defer in.close()
+	p, act, s, err := enter(objectPath, in, opts)
 	if err != nil {
-		return res, err
-	}
-	act, err := p.decide(file, opts.OnConflict)
-	if err != nil {
-		p.undo()
-		return res, err
-	}
-	s, err := newStage(p.parent, p.base, opts.StageID)
-	if err != nil {
-		p.undo()
 		return res, err
 	}
 	j := job{ctx: ctx, opts: opts, src: src, in: in, place: p, stage: s, act: act, root: -1}
@@ -85,11 +77,46 @@ func extract(ctx context.Context, r io.Reader, objectPath string, opts Options) 
 		err = errors.Join(err, rerr)
 	}
 	if err != nil && !taken {
+		placing.Lock()
 		p.undo()
+		placing.Unlock()
 	} else {
 		p.close()
 	}
 	return res, err
+}
+
+// placing is held while parents are made or taken away again, so that of two
+// extractions into one new directory neither sees it half made, or loses it
+// because the other failed. It is short work.
+var placing sync.Mutex
+
+// enter finds the place of an object, with its parents made, and the stage
+// beside it. That keeps the parents from being taken away by anybody else.
+func enter(objectPath string, in *body, opts Options) (*place, action, *stage, error) {
+	placing.Lock()
+	defer placing.Unlock()
+	file := !in.tree
+	for try := 1; ; try++ {
+		p, err := find(objectPath, file, targetName(opts.Name, in.format), opts, true)
+		if err != nil {
+			return nil, 0, nil, err
+		}
+		act, err := p.decide(file, opts.OnConflict)
+		if err != nil {
+			p.undo()
+			return nil, 0, nil, err
+		}
+		s, err := newStage(p.parent, p.base, opts.StageID)
+		if err == nil {
+			return p, act, s, nil
+		}
+		p.undo()
+		// Another process may have taken the parent away in this very moment.
+		if !errors.Is(err, unix.ENOENT) || try == 3 {
+			return nil, 0, nil, err
+		}
+	}
 }
 
 // targetName is the name of a file that was made of the object name.
@@ -124,10 +151,11 @@ func (j *job) run() (res Result, taken bool, err error) {
 	res = Result{Kind: KindFile, Format: j.in.format, Path: j.place.path}
 	if j.in.tree {
 		res.Kind = KindTree
-		res.Skipped, err = j.makeTree()
+		err = j.makeTree()
 	} else {
 		err = j.makeFile()
 	}
+	j.in.close() // nobody reads the object from here on
 	if err != nil {
 		return res, false, j.src.explain(err)
 	}
@@ -137,7 +165,7 @@ func (j *job) run() (res Result, taken bool, err error) {
 	if err != nil {
 		return res, false, err
 	}
-	res.Entries, res.Bytes, res.Unowned = j.budget.entries, j.budget.bytes, j.tree.unowned
+	res.Entries, res.Bytes, res.Unowned = j.budget.entries, j.budget.bytes, j.tree.unowned.Load()
 	pub := publishing{stage: j.stage, place: j.place, root: j.root, act: j.act, small: res.Entries <= 64}
 	res.Fingerprint, taken, err = pub.run()
 	if err == nil {
@@ -147,33 +175,33 @@ func (j *job) run() (res Result, taken bool, err error) {
 }
 
 // makeTree makes the members of an archive in the stage.
-func (j *job) makeTree() (skipped int64, err error) {
+func (j *job) makeTree() (err error) {
 	if err := retry(func() error { return unix.Mkdirat(j.stage.fd, staged, 0o700) }); err != nil {
-		return 0, writeError("make directory", j.place.path, err)
+		return writeError("make directory", j.place.path, err)
 	}
 	if j.root, err = openat(j.stage.fd, staged, openDirFlags, 0); err != nil {
-		return 0, err
+		return err
 	}
 	if err := j.newTree(); err != nil {
-		return 0, err
+		return err
 	}
 	defer j.tree.close()
-	m := newMembers(j.in, j.opts.Limits)
+	m := newMembers(j.in.feed, j.opts.Limits)
 	if err := j.tree.fill(j.ctx, m); err != nil {
-		return 0, err
+		return err
 	}
 	if err := m.finish(); err != nil {
-		return 0, err
+		return err
 	}
 	if err := j.tree.finish(j.ctx); err != nil {
-		return 0, err
+		return err
 	}
 	mode, owner := uint32(0o755), j.tree.owner
 	if j.act == actOver { // an existing directory: it stays what it was
 		mode = j.place.st.Mode & 0o7777
 		owner = &Owner{int(j.place.st.Uid), int(j.place.st.Gid)}
 	}
-	return m.skipped, j.dressRoot(mode, owner)
+	return j.dressRoot(mode, owner)
 }
 
 // makeFile makes a plain or decompressed file in the stage.
@@ -196,21 +224,24 @@ func (j *job) makeFile() (err error) {
 	}
 	var off int64
 	for {
-		n, err := io.ReadFull(j.in, j.tree.buf)
-		if err != nil && !isEOF(err) {
-			return err
-		}
-		if gerr := j.budget.grow(int64(n)); gerr != nil {
-			return gerr
-		}
-		if werr := j.tree.writeAt(j.root, j.tree.buf[:n], off, false); werr != nil {
-			return writeError("write", j.place.path, werr)
-		}
-		off += int64(n)
-		j.tell(false)
-		if err != nil {
+		p, err := j.in.Next()
+		if err == io.EOF {
 			break
 		}
+		if err != nil {
+			return err
+		}
+		if err := j.budget.grow(int64(len(p))); err != nil {
+			return err
+		}
+		if err := pwrite(j.root, p, off); err != nil {
+			return writeError("write", j.place.path, err)
+		}
+		if err := j.budget.wrote(len(p)); err != nil {
+			return err
+		}
+		off += int64(len(p))
+		j.tell(false)
 	}
 	return j.dressRoot(0o644, j.tree.owner)
 }
@@ -262,7 +293,7 @@ func (j *job) tell(last bool) {
 	}
 	if now := time.Now(); last || now.Sub(j.told) >= 100*time.Millisecond {
 		j.told = now
-		j.opts.Progress(Progress{BytesIn: j.src.n, Bytes: j.budget.bytes, Entries: j.budget.entries})
+		j.opts.Progress(Progress{BytesIn: j.src.n.Load(), Bytes: j.budget.bytes, Entries: j.budget.entries})
 	}
 }
 

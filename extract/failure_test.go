@@ -208,18 +208,24 @@ func TestStages(t *testing.T) {
 	begun, goOn := make(chan bool), make(chan bool)
 	var wait sync.WaitGroup
 	wait.Go(func() {
-		r := io.MultiReader(bytes.NewReader(oneFile[:600]), readerFunc(func([]byte) (int, error) {
+		// What is decoded comes a buffer at a time, so it takes more than one
+		// for the stage to be there.
+		big := archivetest.Tar(archivetest.File("a", "new"), archivetest.File("b", strings.Repeat("b", 2*ringBuffer)))
+		r := io.MultiReader(bytes.NewReader(big[:ringBuffer+600]), readerFunc(func([]byte) (int, error) {
 			close(begun)
 			<-goOn
 			return 0, io.EOF
-		}), bytes.NewReader(oneFile[600:]))
+		}), bytes.NewReader(big[ringBuffer+600:]))
 		if _, err := Extract(t.Context(), r, path, Options{StageID: "run-1"}); err != nil {
 			t.Error(err)
 		}
 	})
 	<-begun
-	if !exists(dir + "/.x.stage-run-1") {
-		t.Fatalf("no stage:\n%v", listTree(t, dir))
+	for !exists(dir + "/.x.stage-run-1") { // the reader is ahead of it
+		if t.Context().Err() != nil {
+			t.Fatalf("no stage:\n%v", listTree(t, dir))
+		}
+		time.Sleep(time.Millisecond)
 	}
 	if err := Sweep(path, "run-1"); !errors.Is(err, ErrBusy) {
 		t.Errorf("Sweep of a living one = %v", err)

@@ -1,64 +1,92 @@
 package extract
 
 import (
-	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
+
+	"objectmount/index"
+	"objectmount/internal/inflate"
 )
 
-const (
-	blockSize  = 512
-	readBuffer = 128 << 10
-)
+const blockSize = 512
 
-// body is an object whose format is known: a reader of its decoded bytes.
+// gzipMagic begins every gzip member (RFC 1952): two bytes of magic and the
+// only method there is.
+var gzipMagic = []byte{0x1f, 0x8b, 0x08}
+
+// body is an object whose format is known: a feed of its decoded bytes.
 type body struct {
-	io.Reader
+	*feed
 	format string // "tar", "tar.gz", "gz", "other"
 	tree   bool   // the bytes are a tar
-	empty  bool   // a tar that begins with its end marker
 }
 
 // sniff finds out what the bytes are and holds that against what name and
-// content type say. Its errors wrap ErrCorrupt, or are those of src.
-func sniff(src io.Reader, name, contentType string) (*body, error) {
-	in := bufio.NewReaderSize(src, readBuffer)
-	head, err := in.Peek(blockSize)
-	if err != nil && err != io.EOF {
+// content type say. Its errors wrap ErrCorrupt, or are those of src. The body
+// must be closed, unless there was an error.
+func sniff(src *source, name, contentType string) (*body, error) {
+	raw, err := src.peek(len(gzipMagic))
+	if err != nil {
 		return nil, err
 	}
 	wantTar, wantGzip := declared(name, contentType)
-
-	b := &body{Reader: in, format: "other"}
-	if bytes.HasPrefix(head, gzipMagic) {
-		inner := bufio.NewReaderSize(newGunzip(in), readBuffer)
-		if head, err = inner.Peek(blockSize); err != nil && err != io.EOF {
-			return nil, err
-		}
-		b.Reader, b.format = inner, "gz"
-		wantGzip = false
+	b := &body{format: "other"}
+	if bytes.HasPrefix(raw, gzipMagic) {
+		z := inflate.NewReader(src, inflate.Options{})
+		b.feed = newFeed(func(buf []byte) ([]byte, error) {
+			p, err := z.Fill(buf)
+			return p, gzipError(err)
+		})
+		b.format, wantGzip = "gz", false
+	} else {
+		b.feed = newFeed(rawDecoder(src))
 	}
+	if err := b.look(wantTar, wantGzip, claim(name, contentType)); err != nil {
+		b.close()
+		return nil, err
+	}
+	return b, nil
+}
 
+// look settles whether the decoded bytes are a tar.
+func (b *body) look(wantTar, wantGzip bool, claim string) error {
+	head, err := b.peek()
+	if err != nil {
+		return err
+	}
+	head = head[:min(len(head), blockSize)]
 	switch {
-	case isTarHeader(head):
+	case index.IsTarHeader(head):
 		b.tree = true
 	case len(head) == blockSize && bytes.Equal(head[257:262], []byte("ustar")):
-		return nil, fmt.Errorf("%w: the first tar header's checksum does not match", ErrCorrupt)
+		return fmt.Errorf("%w: the first tar header's checksum does not match", ErrCorrupt)
 	case wantTar && len(head) == blockSize && allZero(head):
-		b.tree, b.empty = true, true
+		b.tree = true // a tar that begins with its end marker
 	case wantTar:
-		return nil, fmt.Errorf("%w: %s, but its bytes are no tar: they begin with %s",
-			ErrCorrupt, claim(name, contentType), begin(head))
+		return fmt.Errorf("%w: %s, but its bytes are no tar: they begin with %s", ErrCorrupt, claim, begin(head))
 	case wantGzip:
-		return nil, fmt.Errorf("%w: %s, but its bytes are no gzip: they begin with %s",
-			ErrCorrupt, claim(name, contentType), begin(head))
+		return fmt.Errorf("%w: %s, but its bytes are no gzip: they begin with %s", ErrCorrupt, claim, begin(head))
 	}
 	if b.tree {
 		b.format = map[string]string{"other": "tar", "gz": "tar.gz"}[b.format]
 	}
-	return b, nil
+	return nil
+}
+
+// gzipError gives the decoder's refusals their sentinel; errors of the source
+// pass.
+func gzipError(err error) error {
+	var e *inflate.Error
+	switch {
+	case !errors.As(err, &e):
+		return err
+	case errors.Is(err, inflate.ErrTruncated):
+		return fmt.Errorf("%w: gzip: %w: %w", ErrCorrupt, err, io.ErrUnexpectedEOF)
+	}
+	return fmt.Errorf("%w: gzip: %w", ErrCorrupt, err)
 }
 
 // declared says which formats the object claims to have. Either its name or
@@ -85,34 +113,6 @@ func begin(head []byte) string {
 		return "nothing, it is empty"
 	}
 	return fmt.Sprintf("%q", head[:min(len(head), 24)])
-}
-
-// isTarHeader says whether b begins with a tar header, of any flavour back to
-// V7: one whose checksum field holds the sum of its bytes, that field counted
-// as spaces. Old writers summed signed bytes.
-func isTarHeader(b []byte) bool {
-	if len(b) < blockSize || allZero(b[:blockSize]) {
-		return false
-	}
-	want, digits := int64(0), 0
-	for _, c := range bytes.Trim(b[148:156], " \x00") {
-		if c < '0' || c > '7' {
-			return false
-		}
-		want, digits = want<<3|int64(c-'0'), digits+1
-	}
-	if digits == 0 {
-		return false
-	}
-	var unsigned, signed int64
-	for i, c := range b[:blockSize] {
-		if i >= 148 && i < 156 {
-			c = ' '
-		}
-		unsigned += int64(c)
-		signed += int64(int8(c))
-	}
-	return want == unsigned || want == signed
 }
 
 func allZero(b []byte) bool {

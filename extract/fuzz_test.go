@@ -122,14 +122,3 @@ func fixChecksums(data []byte) []byte {
 	}
 	return data
 }
-
-// FuzzGunzip holds our framing against the standard library's: what we accept
-// it accepts, with the same bytes.
-func FuzzGunzip(f *testing.F) {
-	for _, c := range archivetest.Cases("/outside") {
-		if bytes.HasPrefix(c.Data, gzipMagic) && len(c.Data) <= 64<<10 {
-			f.Add(c.Data)
-		}
-	}
-	f.Fuzz(func(t *testing.T, data []byte) { compareGunzip(t, data) })
-}

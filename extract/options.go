@@ -112,7 +112,6 @@ type Result struct {
 	Path    string // where it really is: a file may have been put into a directory
 	Entries int64  // files, directories and links made, implied directories too, the root not
 	Bytes   int64  // of content, holes included
-	Skipped int64  // entries of the archive that make nothing, such as a volume label
 	// Unowned counts entries whose owner could not be set because the
 	// process is not root or its user namespace does not know the id.
 	Unowned int64

@@ -31,6 +31,8 @@ type PackOptions struct {
 // other extractors that do apply owners then give the files to that user.
 const packedID = 1000
 
+const packBuffer = 256 << 10 // of content at a time
+
 // Pack writes the directory dir to w as a gzip-compressed tar: what is in it
 // lies at the archive's root, under names that begin with "./", as the public
 // clients pack. The same tree gives the same bytes: entries are sorted, and
@@ -62,7 +64,7 @@ func pack(ctx context.Context, dir string, w io.Writer, opts PackOptions) error 
 	zip := gzip.NewWriter(w) // no name and no time in the header: see above
 	p := &packer{
 		ctx: ctx, tar: tar.NewWriter(zip), ignore: ignore, opts: opts,
-		links: map[inode]string{}, buf: make([]byte, copyBuffer),
+		links: map[inode]string{}, buf: make([]byte, packBuffer),
 	}
 	if err := p.dir(root, ".", ignored{}); err != nil {
 		return err

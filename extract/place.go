@@ -352,6 +352,9 @@ func (w *walker) missing(s step, rest []step) error {
 		return err
 	}
 	fd, err := makePrivateDir(w.at, s.name)
+	if errors.Is(err, unix.EEXIST) {
+		return w.again(s) // another process was faster
+	}
 	if err != nil {
 		return writeError("make directory", s.path, err)
 	}
@@ -383,6 +386,17 @@ func (w *walker) missing(s step, rest []step) error {
 		return writeError("make directory", s.path, err)
 	}
 	return nil
+}
+
+// again takes a step into a directory that was missing a moment ago.
+func (w *walker) again(s step) error {
+	fd, err := openat(w.at, s.name, openDirFlags, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", quote(s.path), err)
+	}
+	unix.Close(w.at)
+	w.at = fd
+	return w.arrive()
 }
 
 // makePrivateDir makes and opens a directory with mode 0700. The parent may

@@ -4,46 +4,94 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync/atomic"
 )
 
-// source is the caller's reader with the context checked, the bytes counted
-// and held against the expected size, and the first error kept. The layers
-// above turn errors into "truncated" and the like; explain puts right what
-// was in truth an error of the reader.
+// source is the caller's reader, as slices: with the context checked, the
+// bytes counted and held against the expected size, and the first error kept.
+// The layers above turn errors into "truncated" and the like; explain puts
+// right what was in truth an error of the reader.
+//
+// It implements inflate.Source, whose goroutine calls Next.
 type source struct {
-	ctx  context.Context
-	r    io.Reader
-	size int64 // expected, <= 0: unknown
-	n    int64
-	err  error // the first error but io.EOF
+	ctx   context.Context
+	r     io.Reader
+	size  int64 // expected, <= 0: unknown
+	buf   []byte
+	ahead []byte // read by peek
+	n     atomic.Int64
+	err   error // the first error but io.EOF
+	ended bool
 }
 
-// Read implements io.Reader.
-func (s *source) Read(p []byte) (int, error) {
+const readBuffer = 128 << 10
+
+// Next gives the next bytes; the slice is valid until the next call.
+func (s *source) Next() ([]byte, error) {
+	if p := s.ahead; p != nil {
+		s.ahead = nil
+		return p, nil
+	}
+	for {
+		p, err := s.read(s.buf)
+		if len(p) > 0 || err != nil {
+			return p, err
+		}
+	}
+}
+
+// peek gives the first bytes, at least want of them unless the object is
+// shorter, without taking them.
+func (s *source) peek(want int) ([]byte, error) {
+	s.buf = make([]byte, readBuffer)
+	n := 0
+	for n < want && !s.ended {
+		p, err := s.read(s.buf[n:])
+		n += len(p)
+		if err != nil && err != io.EOF {
+			return nil, err
+		}
+	}
+	if n > 0 {
+		s.ahead = s.buf[:n]
+	}
+	return s.buf[:n], nil
+}
+
+// read reads once into buf.
+func (s *source) read(buf []byte) ([]byte, error) {
 	if s.err != nil {
-		return 0, s.err
+		return nil, s.err
+	}
+	if s.ended {
+		return nil, io.EOF
 	}
 	if err := s.ctx.Err(); err != nil {
 		s.err = err
-		return 0, err
+		return nil, err
 	}
-	n, err := s.r.Read(p)
-	s.n += int64(n)
+	k, err := s.r.Read(buf)
+	n := s.n.Add(int64(k))
+	s.ended = err == io.EOF
 	switch {
-	case s.size > 0 && s.n > s.size:
+	case s.size > 0 && n > s.size:
 		err = fmt.Errorf("%w: the object is longer than its %d bytes", ErrCorrupt, s.size)
-	case err == io.EOF && s.size > 0 && s.n < s.size:
+	case err == io.EOF && s.size > 0 && n < s.size:
 		err = fmt.Errorf("%w: truncated: the object ends after %d of %d bytes: %w",
-			ErrCorrupt, s.n, s.size, io.ErrUnexpectedEOF)
+			ErrCorrupt, n, s.size, io.ErrUnexpectedEOF)
+	case err == io.EOF && k > 0:
+		err = nil // it comes again, alone
 	}
 	if err != nil && err != io.EOF {
 		s.err = err
+		return nil, err
 	}
-	return n, err
+	return buf[:k], err
 }
 
 // explain returns the reason behind err: the reader's own error if it had
-// one, because everything after it is a consequence.
+// one, because everything after it is a consequence. It is called after the
+// feed was closed.
 func (s *source) explain(err error) error {
 	if err == nil || s.err == nil {
 		return err

@@ -3,9 +3,9 @@ package extract
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,17 +16,18 @@ import (
 // Directories are made with mode 0700 and get their own mode, owner and times
 // when all else is done, deepest first: a read-only directory could not be
 // filled, and filling it would change its time. Everything else is done by
-// the descriptor of what was just made.
+// the descriptor of what was just made. Small files are made by the writers.
 type tree struct {
-	dirs   *dirs
-	budget *budget
-	owner  *Owner // whom new things shall belong to; nil: as the kernel has it
-	keep   bool   // owners of the archive instead
-	made   []dirRecord
-	index  map[string]int // path → position in made
-	buf    []byte
+	dirs    *dirs
+	writers *writers
+	budget  *budget
+	owner   *Owner // whom new things shall belong to; nil: as the kernel has it
+	keep    bool   // owners of the archive instead
+	unasked uint32 // mode bits that the kernel takes from a new file
+	made    []dirRecord
+	index   map[string]int // path → position in made
 
-	unowned  int64
+	unowned  atomic.Int64
 	progress func()
 }
 
@@ -40,23 +41,26 @@ type dirRecord struct {
 	owner *Owner
 }
 
-const (
-	copyBuffer = 256 << 10
-	holeSize   = 4096 // what a file system can leave out of a file
-)
+// maxJob is the largest file that is handed to the writers.
+const maxJob = ringBuffer
 
 func newTree(root int, b *budget, owner *Owner, keep bool) (*tree, error) {
 	d, err := newDirs(root)
 	if err != nil {
 		return nil, err
 	}
-	return &tree{
+	t := &tree{
 		dirs: d, budget: b, owner: owner, keep: keep,
-		index: map[string]int{}, buf: make([]byte, copyBuffer),
-	}, nil
+		unasked: unaskedBits(root), index: map[string]int{},
+	}
+	t.writers = newWriters(t.makeSmall)
+	return t, nil
 }
 
-func (t *tree) close() { t.dirs.close() }
+func (t *tree) close() {
+	t.writers.close()
+	t.dirs.close()
+}
 
 // fill makes every entry of an archive.
 func (t *tree) fill(ctx context.Context, m *members) error {
@@ -66,13 +70,16 @@ func (t *tree) fill(ctx context.Context, m *members) error {
 		}
 		e, err := m.next()
 		if err == io.EOF {
-			return nil
+			return t.writers.settle()
 		}
 		if err != nil {
 			return err
 		}
-		if err := t.make(e, m); err != nil {
+		if err := t.make(&e, m); err != nil {
 			return locate(err, e.rawName, e.offset)
+		}
+		if err := t.writers.failed(); err != nil {
+			return err
 		}
 		if t.progress != nil {
 			t.progress()
@@ -80,8 +87,8 @@ func (t *tree) fill(ctx context.Context, m *members) error {
 	}
 }
 
-// make makes one entry, whose content is read from r.
-func (t *tree) make(e *entry, r io.Reader) error {
+// make makes one entry, or sees to it that a writer does.
+func (t *tree) make(e *entry, m *members) error {
 	owner := t.owner
 	if t.keep {
 		o, err := e.owner()
@@ -98,13 +105,21 @@ func (t *tree) make(e *entry, r io.Reader) error {
 	if err != nil {
 		return err
 	}
+	if err := t.budget.entry(); err != nil {
+		return err
+	}
+	if t.writers.clashes(e.name) || (e.kind == entryHardLink && t.writers.clashes(e.link)) {
+		if err := t.writers.settle(); err != nil {
+			return err
+		}
+	}
 	switch e.kind {
 	case entryFile:
-		return t.makeFile(parent, base, e, r, owner)
+		return t.makeFile(parent, base, e, m, owner)
 	case entrySymlink:
-		return t.makeSymlink(parent, base, e, owner)
+		return t.makeSymlink(parent.fd, base, e, owner)
 	default:
-		return t.makeHardLink(parent, base, e)
+		return t.makeHardLink(parent.fd, base, e)
 	}
 }
 
@@ -124,44 +139,46 @@ func (t *tree) makeDir(e *entry, owner *Owner) error {
 // parent opens the directory at path, after making it and its parents if they
 // are missing. What is there must be a directory that this archive made:
 // a file or a symbolic link, even one to a directory, is refused.
-func (t *tree) parent(path string) (int, error) {
-	fd, err := t.dirs.get(path)
+func (t *tree) parent(path string) (*dirFD, error) {
+	if t.writers.clashes(path) {
+		if err := t.writers.settle(); err != nil {
+			return nil, err
+		}
+	}
+	d, err := t.dirs.get(path)
 	switch {
 	case err == nil:
-		return fd, nil
+		return d, nil
 	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
-		return -1, refuse(ErrUnsafe, "%s is not a directory of this archive, but a file or a symbolic link", quote(path))
+		return nil, refuse(ErrUnsafe, "%s is not a directory of this archive, but a file or a symbolic link", quote(path))
 	case !errors.Is(err, unix.ENOENT):
-		return -1, writeError("open directory", path, err)
+		return nil, writeError("open directory", path, err)
 	}
 	dir, base := splitPath(path)
 	above, err := t.parent(dir)
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
 	if err := t.budget.entry(); err != nil {
-		return -1, err
+		return nil, err
 	}
-	if err := retry(func() error { return unix.Mkdirat(above, base, 0o700) }); err != nil {
-		return -1, writeError("make directory", path, err)
+	if err := retry(func() error { return unix.Mkdirat(above.fd, base, 0o700) }); err != nil {
+		return nil, writeError("make directory", path, err)
 	}
 	path = strings.Clone(path)
 	t.index[path] = len(t.made)
 	t.made = append(t.made, dirRecord{path: path, mode: 0o755, owner: t.owner})
-	if fd, err = t.dirs.get(path); err != nil {
-		return -1, writeError("open directory", path, err)
+	if d, err = t.dirs.get(path); err != nil {
+		return nil, writeError("open directory", path, err)
 	}
-	return fd, nil
+	return d, nil
 }
 
 // anew calls create, which must fail with EEXIST if base is there. If it is,
 // and of the kind of e, it is taken away and create called again: the last of
 // several entries with one name wins, and by being a new file leaves hard
 // links to the old one alone. Another kind is refused.
-func (t *tree) anew(parent int, base string, kind uint32, create func() error) error {
-	if err := t.budget.entry(); err != nil {
-		return err
-	}
+func anew(parent int, base string, kind uint32, create func() error) error {
 	err := retry(create)
 	if !errors.Is(err, unix.EEXIST) {
 		return err
@@ -179,82 +196,8 @@ func (t *tree) anew(parent int, base string, kind uint32, create func() error) e
 	return retry(create)
 }
 
-func (t *tree) makeFile(parent int, base string, e *entry, r io.Reader, owner *Owner) error {
-	if err := t.budget.file(e.size, e.sparse); err != nil {
-		return err
-	}
-	var fd int
-	err := t.anew(parent, base, unix.S_IFREG, func() (err error) {
-		fd, err = openat(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
-		return err
-	})
-	if err != nil {
-		return writeError("create", e.name, err)
-	}
-	err = t.copy(fd, r, e)
-	if err == nil {
-		err = t.dress(fd, e.mode, owner)
-		if err == nil {
-			err = setTimes(fd, e.mtime)
-		}
-		if err != nil {
-			err = writeError("set mode, owner and time of", e.name, err)
-		}
-	}
-	if cerr := unix.Close(fd); err == nil && cerr != nil && cerr != unix.EINTR {
-		err = writeError("close", e.name, cerr)
-	}
-	return err
-}
-
-// copy writes a file's content. Holes of a sparse file are left out.
-func (t *tree) copy(fd int, r io.Reader, e *entry) error {
-	var off int64
-	for off < e.size {
-		n, err := io.ReadFull(r, t.buf[:min(int64(len(t.buf)), e.size-off)])
-		if err != nil && !isEOF(err) {
-			return err
-		}
-		if n == 0 {
-			return fmt.Errorf("%w: tar: truncated in the content of %s: %w", ErrCorrupt, quote(e.rawName), io.ErrUnexpectedEOF)
-		}
-		if err := t.writeAt(fd, t.buf[:n], off, e.sparse); err != nil {
-			return writeError("write", e.name, err)
-		}
-		off += int64(n)
-		if t.progress != nil {
-			t.progress()
-		}
-	}
-	if e.sparse {
-		if err := retry(func() error { return unix.Ftruncate(fd, e.size) }); err != nil {
-			return writeError("set size of", e.name, err)
-		}
-	}
-	return nil
-}
-
-func (t *tree) writeAt(fd int, p []byte, off int64, sparse bool) error {
-	for len(p) > 0 {
-		n := len(p)
-		if sparse {
-			n = min(n, holeSize)
-		}
-		if !sparse || !allZero(p[:n]) {
-			if err := pwrite(fd, p[:n], off); err != nil {
-				return err
-			}
-			if err := t.budget.wrote(n); err != nil {
-				return err
-			}
-		}
-		p, off = p[n:], off+int64(n)
-	}
-	return nil
-}
-
 func (t *tree) makeSymlink(parent int, base string, e *entry, owner *Owner) error {
-	err := t.anew(parent, base, unix.S_IFLNK, func() error {
+	err := anew(parent, base, unix.S_IFLNK, func() error {
 		return unix.Symlinkat(e.link, parent, base)
 	})
 	if err != nil {
@@ -286,7 +229,7 @@ func (t *tree) makeHardLink(parent int, base string, e *entry) error {
 	from, err := t.dirs.get(dir)
 	var st unix.Stat_t
 	if err == nil {
-		st, err = lstatat(from, targetBase)
+		st, err = lstatat(from.fd, targetBase)
 	}
 	kind := st.Mode & unix.S_IFMT
 	switch {
@@ -301,8 +244,8 @@ func (t *tree) makeHardLink(parent int, base string, e *entry) error {
 	case e.link == e.name:
 		return nil
 	}
-	err = t.anew(parent, base, kind, func() error {
-		return unix.Linkat(from, targetBase, parent, base, 0) // 0: links are not followed
+	err = anew(parent, base, kind, func() error {
+		return unix.Linkat(from.fd, targetBase, parent, base, 0) // 0: links are not followed
 	})
 	if err != nil {
 		return writeError("make hard link", e.name, err)
@@ -317,12 +260,12 @@ func (t *tree) finish(ctx context.Context) error {
 			return err
 		}
 		rec := &t.made[i]
-		fd, err := t.dirs.get(rec.path)
+		d, err := t.dirs.get(rec.path)
 		if err == nil {
-			err = t.dress(fd, rec.mode, rec.owner)
+			err = t.dress(d.fd, rec.mode, rec.owner)
 		}
 		if err == nil && rec.timed {
-			err = setTimes(fd, rec.mtime)
+			err = setTimes(d.fd, rec.mtime)
 		}
 		if err != nil {
 			return writeError("set mode, owner and time of", rec.path, err)
@@ -347,7 +290,7 @@ func (t *tree) dress(fd int, mode uint32, owner *Owner) error {
 // there, and a tree that belongs to its maker is better than none.
 func (t *tree) forgive(err error) error {
 	if errors.Is(err, unix.EINVAL) || (errors.Is(err, unix.EPERM) && (t.keep || geteuid() != 0)) {
-		t.unowned++
+		t.unowned.Add(1)
 		return nil
 	}
 	return err

@@ -155,7 +155,7 @@ func padding(n int64) int64 { return -n & (blockSize - 1) }
 func (t *TarReader) readExtension(b []byte, e *extension, what string) error {
 	at := t.off - blockSize
 	if e.pending {
-		return t.corrupt(at, "two %s headers for one entry", what)
+		return t.ambiguous(at, "two %s headers for one entry", what)
 	}
 	body, err := t.readBody(b, e.body, what)
 	if err != nil {
@@ -168,7 +168,7 @@ func (t *TarReader) readExtension(b []byte, e *extension, what string) error {
 	// GNU ends a long name with NUL; one inside would hide the rest.
 	name := bytes.TrimRight(body, "\x00")
 	if len(name) == 0 || bytes.IndexByte(name, 0) >= 0 {
-		return t.corrupt(at, "%s is empty or has a NUL inside", what)
+		return t.ambiguous(at, "%s is empty or has a NUL inside", what)
 	}
 	e.body = name
 	return nil
@@ -188,20 +188,23 @@ func (t *TarReader) readBody(b, buf []byte, what string) ([]byte, error) {
 		buf = make([]byte, n)
 	}
 	buf = buf[:n]
+	if err := t.overhead(n); err != nil {
+		return nil, err
+	}
 	if err := t.read(buf); err != nil {
 		return nil, err
 	}
 	return buf, t.skip(padding(n))
 }
 
-// skipMember skips an entry that is not a member.
+// skipMember skips the content of an entry whose content is of no use.
 func (t *TarReader) skipMember(b []byte) error {
 	n, err := t.parseSize(b)
 	if err != nil {
 		return err
 	}
-	if n > math.MaxInt64-blockSize {
-		return t.corrupt(t.off-blockSize, "size %d is too large", n)
+	if err := t.overhead(n); err != nil {
+		return err
 	}
 	return t.skip(n + padding(n))
 }
@@ -219,6 +222,7 @@ func (t *TarReader) readEntry(b []byte, start int64) error {
 	f := formatOf(b)
 	e := &t.entry
 	e.Offset = start
+	t.entries++
 	t.readNames(b, f)
 	e.Name, e.Link = t.name, t.link
 
@@ -276,22 +280,8 @@ func (t *TarReader) readEntry(b []byte, start int64) error {
 	if flag == 'D' {
 		// A GNU dump directory carries a list of names as content.
 		t.left, t.pad = 0, 0
-		return t.skipDump(b)
+		return t.skipMember(b)
 	}
-	return nil
-}
-
-// skipDump passes over the name list of a dump directory.
-func (t *TarReader) skipDump(b []byte) error {
-	n, err := t.parseSize(b)
-	if err != nil {
-		return err
-	}
-	t.left, t.pad = n, padding(n)
-	if err := t.skip(t.left + t.pad); err != nil {
-		return err
-	}
-	t.left, t.pad = 0, 0
 	return nil
 }
 
@@ -329,7 +319,7 @@ func (t *TarReader) setType(at int64, e *Entry, flag byte) error {
 	case 'M':
 		return t.badEntry(at, "continues a file of another volume: multi-volume archives are not supported")
 	default:
-		return t.badEntry(at, "unknown type %q", flag)
+		return t.ambiguous(at, "unknown type %q", flag)
 	}
 	return nil
 }
@@ -342,11 +332,13 @@ func (t *TarReader) checkEntry(at int64, e *Entry) error {
 		return t.badEntry(at, "has no name")
 	case isLink && len(e.Link) == 0:
 		return t.badEntry(at, "%s without a target", e.Type)
-	case e.Size < 0 || e.Size > math.MaxInt64-blockSize:
+	case e.Size < 0:
 		return t.badEntry(at, "size %d is impossible", e.Size)
+	case e.Size > math.MaxInt64-blockSize:
+		return &TarError{Offset: at, Name: string(e.Name), Rule: sprintf("size %d is impossible", e.Size), Err: ErrTarLimit}
 	case e.Type != TypeFile && e.Size != 0:
 		// Some readers skip that many bytes, others none: refuse to guess.
-		return t.badEntry(at, "%s with %d bytes of content", e.Type, e.Size)
+		return t.ambiguous(at, "%s with %d bytes of content", e.Type, e.Size)
 	case e.UID < 0 || e.UID > math.MaxUint32 || e.GID < 0 || e.GID > math.MaxUint32:
 		return t.badEntry(at, "owner %d:%d is out of range", e.UID, e.GID)
 	}

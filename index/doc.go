@@ -27,7 +27,7 @@
 // path for one entry, two extension headers of one kind, an extension without
 // an entry, a link that claims content, a NUL inside a name, a PAX record that
 // does not end where its length says, and a checksum that does not match are
-// all errors. GNU tar reads some of these; docs/differences-from-tar.md lists
+// all errors ([ErrTarAmbiguous] where more than one reading is possible). GNU tar reads some of these; docs/differences-from-tar.md lists
 // them.
 //
 // Names are bytes. Nothing here cleans or judges paths: that is extraction's

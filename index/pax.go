@@ -81,7 +81,7 @@ func (t *TarReader) readGlobal(b []byte) error {
 		}
 		switch k := string(key); {
 		case k == "path", k == "linkpath", k == "size", bytes.HasPrefix(key, []byte("GNU.sparse.")):
-			return t.corrupt(at, "a global PAX header sets %q for all entries", k)
+			return t.ambiguous(at, "a global PAX header sets %q for all entries", k)
 		}
 		body = rest
 	}
@@ -103,13 +103,13 @@ func (t *TarReader) applyPAX(at int64, e *Entry) error {
 	}
 	if p.path != nil {
 		if t.longName.pending {
-			return t.badEntry(at, "has a long name and a PAX path %.100q", p.path)
+			return t.ambiguous(at, "has a long name and a PAX path %.100q", p.path)
 		}
 		e.Name = p.path
 	}
 	if p.linkpath != nil {
 		if t.longLink.pending {
-			return t.badEntry(at, "has a long link and a PAX linkpath %.100q", p.linkpath)
+			return t.ambiguous(at, "has a long link and a PAX linkpath %.100q", p.linkpath)
 		}
 		e.Link = p.linkpath
 	}
@@ -144,7 +144,7 @@ func (t *TarReader) applyRecord(at int64, e *Entry, key, value []byte) error {
 			dst = &p.sparse.name
 		}
 		if bytes.IndexByte(value, 0) >= 0 {
-			return t.badEntry(at, "PAX %s has a NUL inside", key)
+			return t.ambiguous(at, "PAX %s has a NUL inside", key)
 		}
 		if *dst = value; empty {
 			*dst = nil

@@ -89,6 +89,8 @@ var (
 	ErrTarCorrupt   = errors.New("corrupt tar archive")
 	ErrTarTruncated = errors.New("truncated tar archive")
 	ErrTarLimit     = errors.New("tar archive over a limit")
+	// ErrTarAmbiguous: readers would understand it in different ways.
+	ErrTarAmbiguous = errors.New("ambiguous tar archive")
 )
 
 // TarError says what is wrong with an archive, and where.
@@ -96,7 +98,7 @@ type TarError struct {
 	Offset int64  // in the uncompressed stream
 	Name   string // of the entry, as far as it was known; "" otherwise
 	Rule   string // what was expected
-	Err    error  // ErrTarCorrupt, ErrTarTruncated or ErrTarLimit
+	Err    error  // ErrTarCorrupt, ErrTarTruncated, ErrTarLimit or ErrTarAmbiguous
 }
 
 func (e *TarError) Error() string {
@@ -117,6 +119,11 @@ type TarLimits struct {
 const (
 	defaultHeaderLimit    = 1 << 20
 	defaultFragmentsLimit = 1_000_000
+
+	// What is no content may be this much in all. Extension headers of real
+	// archives are below 8 KiB an entry.
+	overheadBase     = 1 << 30
+	overheadPerEntry = 8 << 10
 )
 
 // TarReader reads the entries of a tar stream, one after the other. It is not
@@ -129,6 +136,9 @@ type TarReader struct {
 	left   int64  // unread content bytes of the entry
 	pad    int64  // zero to 511 bytes of padding behind them
 	err    error
+
+	spent   int64 // bytes that were no content
+	entries int64
 
 	entry    Entry
 	straddle [blockSize]byte // a block that lies in more than one slice
@@ -188,6 +198,9 @@ func (t *TarReader) next() error {
 		b, err := t.block()
 		if err == io.EOF {
 			return t.atEnd(at, io.EOF)
+		}
+		if err == nil {
+			err = t.overhead(blockSize)
 		}
 		if err != nil {
 			return err
@@ -265,19 +278,38 @@ func (t *TarReader) ReadContent() ([]byte, error) {
 }
 
 // Drain reads the stream to its end: what follows the end marker is padding
-// of the archive's blocking, of any content, as every tar treats it.
-func (t *TarReader) Drain() error {
-	t.rest = nil
-	for {
-		p, err := t.src.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
+// of the archive's blocking, of any content, as every tar treats it. zero says
+// whether it was zeros only.
+func (t *TarReader) Drain() (zero bool, err error) {
+	zero = true
+	for p := t.rest; ; {
+		for _, c := range p {
+			if c != 0 {
+				zero = false
+				break
+			}
 		}
 		t.off += int64(len(p))
+		if err := t.overhead(int64(len(p))); err != nil {
+			return zero, err
+		}
+		if p, err = t.src.Next(); err == io.EOF {
+			t.rest = nil
+			return zero, nil
+		} else if err != nil {
+			return zero, err
+		}
 	}
+}
+
+// overhead accounts for n bytes that are no content, so that a stream which is
+// nothing but headers or padding comes to an end.
+func (t *TarReader) overhead(n int64) error {
+	if allowed := overheadBase + t.entries*overheadPerEntry; n <= allowed-t.spent {
+		t.spent += n
+		return nil
+	}
+	return &TarError{Offset: t.off, Rule: "headers and padding without end", Err: ErrTarLimit}
 }
 
 // fill gets the next slice from the source.
@@ -353,6 +385,11 @@ func (t *TarReader) ended(err error) error {
 		return &TarError{Offset: t.off, Name: string(t.entry.Name), Rule: "the archive ends in the middle of an entry", Err: ErrTarTruncated}
 	}
 	return err
+}
+
+// ambiguous makes the error of headers that can be read in two ways.
+func (t *TarReader) ambiguous(at int64, format string, args ...any) error {
+	return &TarError{Offset: at, Name: string(t.entry.Name), Rule: fmt.Sprintf(format, args...), Err: ErrTarAmbiguous}
 }
 
 // corrupt makes the error of a header.
