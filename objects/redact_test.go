@@ -66,7 +66,8 @@ func TestRedactURL(t *testing.T) {
 func TestRedact(t *testing.T) {
 	const u = "https://u:CANARY@h/p?sig=CANARY&x=1"
 	inner := &url.Error{Op: "Get", URL: u, Err: &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}}
-	_, parse := url.Parse("https://h/%zz?sig=CANARY")
+	bad := "https://h/%zz?sig=CANARY"
+	_, parse := url.Parse(bad)
 	for name, err := range map[string]error{
 		"plain":        inner,
 		"wrapped":      fmt.Errorf("get: %w", inner),
