@@ -66,8 +66,7 @@ func TestRedactURL(t *testing.T) {
 func TestRedact(t *testing.T) {
 	const u = "https://u:CANARY@h/p?sig=CANARY&x=1"
 	inner := &url.Error{Op: "Get", URL: u, Err: &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}}
-	bad := "https://h/%zz?sig=CANARY"
-	_, parse := url.Parse(bad)
+	_, parse := url.Parse(strings.Replace(u, "/p", "/%zz", 1))
 	for name, err := range map[string]error{
 		"plain":        inner,
 		"wrapped":      fmt.Errorf("get: %w", inner),
