@@ -10,6 +10,13 @@ type limits struct {
 	inEnd, soft, mark int
 }
 
+// The three-index slices tell the compiler that what it gets is not empty,
+// which saves it some care about the pointer.
+
+func load64(b []byte, i int) uint64 { return binary.LittleEndian.Uint64(b[i : i+8 : i+8]) }
+
+func store64(b []byte, i int, v uint64) { binary.LittleEndian.PutUint64(b[i:i+8:i+8], v) }
+
 // copy16 copies b[src:src+16] to b[dst:dst+16], dst being 16 or more behind.
 func copy16(b []byte, dst, src int) {
 	d, s := b[dst:dst+16:dst+16], b[src:src+16:src+16]
@@ -27,11 +34,11 @@ func (r *Reader) fast() outcome {
 	p, w := r.ip, r.w
 	t.inEnd, t.soft, t.mark = len(in)-inSlack, r.fastSoft, r.mark
 	bits, nb := r.bits, r.nb
-	var src, end int
-	res := atLimit
 
 again:
-	bits |= binary.LittleEndian.Uint64(in[p:]) << (nb & 63)
+	var farDist, farLength int // of the match at which tooFar stops
+	res := atLimit
+	bits |= load64(in, p) << (nb & 63)
 	p += 7 - int(nb>>3&7)
 	nb |= 56
 	e := uint64(t.lit[bits&litMask])
@@ -54,18 +61,18 @@ again:
 					nb -= e
 					w++
 					e = uint64(t.lit[bits&litMask])
-					bits |= binary.LittleEndian.Uint64(in[p:]) << (nb & 63)
+					bits |= load64(in, p) << (nb & 63)
 					p += 7 - int(nb>>3&7)
 					nb |= 56
 					continue
 				}
 			}
-			bits |= binary.LittleEndian.Uint64(in[p:]) << (nb & 63)
+			bits |= load64(in, p) << (nb & 63)
 			p += 7 - int(nb>>3&7)
 			nb |= 56
 		}
 		if e&excFlag != 0 {
-			bits |= binary.LittleEndian.Uint64(in[p:]) << (nb & 63)
+			bits |= load64(in, p) << (nb & 63)
 			p += 7 - int(nb>>3&7)
 			nb |= 56
 			if e&kindMask == kindSub {
@@ -77,7 +84,7 @@ again:
 				nb -= e
 				w++
 				e = uint64(t.lit[bits&litMask])
-				bits |= binary.LittleEndian.Uint64(in[p:]) << (nb & 63)
+				bits |= load64(in, p) << (nb & 63)
 				p += 7 - int(nb>>3&7)
 				nb |= 56
 				continue
@@ -95,12 +102,12 @@ again:
 		}
 		out[w] = byte(e >> 8)
 		w += int(e >> 29)
-		end = w + int(e>>21&0xff+bits>>(e>>8&63)&(e>>16&31)+3)
+		end := w + int(e>>21&0xff+bits>>(e>>8&63)&(e>>16&31)+3)
 		bits >>= e & 63
 		nb -= e
 		d := t.dist[bits&distMask]
 		if d&farFlag != 0 {
-			bits |= binary.LittleEndian.Uint64(in[p:]) << (nb & 63)
+			bits |= load64(in, p) << (nb & 63)
 			p += 7 - int(nb>>3&7)
 			nb |= 56
 			if d&kindMask == kindSub {
@@ -115,12 +122,13 @@ again:
 		bits >>= d & 63
 		nb -= d
 		j := bits & litMask
-		bits |= binary.LittleEndian.Uint64(in[p:]) << (nb & 63)
+		bits |= load64(in, p) << (nb & 63)
 		p += 7 - int(nb>>3&7)
 		nb |= 56
 		e = uint64(t.lit[j])
-		src = w - dist
+		src := w - dist
 		if src < t.mark {
+			farDist, farLength = dist, end-w
 			res = tooFar
 			break
 		}
@@ -136,24 +144,25 @@ again:
 		} else if dist == 1 {
 			v := uint64(out[src]) * 0x0101010101010101
 			for ; w < end; w += 8 {
-				binary.LittleEndian.PutUint64(out[w:], v)
+				store64(out, w, v)
 			}
 		} else if dist >= 8 {
 			for ; w < end; w, src = w+8, src+8 {
-				binary.LittleEndian.PutUint64(out[w:], binary.LittleEndian.Uint64(out[src:]))
+				store64(out, w, load64(out, src))
 			}
 		} else {
 			for ; w < end; w, src = w+dist, src+dist {
-				binary.LittleEndian.PutUint64(out[w:], binary.LittleEndian.Uint64(out[src:]))
+				store64(out, w, load64(out, src))
 			}
 		}
 		w = end
 	}
 	if res == tooFar {
 		r.w = w
-		if r.far(w-src, end-w) {
-			for ; w < end; w, src = w+1, src+1 {
-				out[w] = out[src]
+		if r.far(farDist, farLength) {
+			for range farLength {
+				out[w] = out[w-farDist]
+				w++
 			}
 			res = atLimit
 			if p <= t.inEnd && w < t.soft {

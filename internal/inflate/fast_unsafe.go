@@ -23,10 +23,10 @@ func (r *Reader) fast() outcome {
 	p, w := unsafe.Add(in, r.ip), unsafe.Add(out, r.w)
 	t.inEnd, t.soft, t.mark = unsafe.Add(in, len(r.in)-inSlack), unsafe.Add(out, r.fastSoft), unsafe.Add(out, r.mark)
 	bits, nb := r.bits, r.nb
-	var src, end unsafe.Pointer
-	res := atLimit
 
 again:
+	var farDist, farLength int // of the match at which tooFar stops
+	res := atLimit
 	bits |= *(*uint64)(p) << (nb & 63)
 	p = unsafe.Add(p, 7-int(nb>>3&7))
 	nb |= 56
@@ -91,7 +91,7 @@ again:
 		}
 		*(*byte)(w) = byte(e >> 8)
 		w = unsafe.Add(w, e>>29)
-		end = unsafe.Add(unsafe.Add(w, e>>21&0xff), bits>>(e>>8&63)&(e>>16&31)+3)
+		end := unsafe.Add(unsafe.Add(w, e>>21&0xff), bits>>(e>>8&63)&(e>>16&31)+3)
 		bits >>= e & 63
 		nb -= e
 		d := t.dist[bits&distMask]
@@ -115,8 +115,9 @@ again:
 		p = unsafe.Add(p, 7-int(nb>>3&7))
 		nb |= 56
 		e = uint64(t.lit[j])
-		src = unsafe.Add(w, -int(dist))
+		src := unsafe.Add(w, -int(dist))
 		if uintptr(src) < uintptr(t.mark) {
+			farDist, farLength = int(dist), int(uintptr(end)-uintptr(w))
 			res = tooFar
 			break
 		}
@@ -147,9 +148,10 @@ again:
 	}
 	if res == tooFar {
 		r.w = int(uintptr(w) - uintptr(out))
-		if r.far(int(uintptr(w)-uintptr(src)), int(uintptr(end)-uintptr(w))) {
-			for ; uintptr(w) < uintptr(end); w, src = unsafe.Add(w, 1), unsafe.Add(src, 1) {
-				*(*byte)(w) = *(*byte)(src)
+		if r.far(farDist, farLength) {
+			for range farLength {
+				*(*byte)(w) = *(*byte)(unsafe.Add(w, -farDist))
+				w = unsafe.Add(w, 1)
 			}
 			res = atLimit
 			if uintptr(p) <= uintptr(t.inEnd) && uintptr(w) < uintptr(t.soft) {

@@ -97,7 +97,7 @@ func FuzzReader(f *testing.F) {
 		switch {
 		case err == nil && wantErr != nil:
 			// We take zero padding and names over 512 bytes.
-			if wantErr != gzip.ErrHeader || !prefixes(got, want) {
+			if !padded(in, got) && wantErr != gzip.ErrHeader || !prefixes(got, want) {
 				t.Fatalf("gzip: accepted, %d bytes; compress/gzip: %d bytes, %v", len(got), len(want), wantErr)
 			}
 		case err != nil && wantErr == nil:
@@ -110,6 +110,18 @@ func FuzzReader(f *testing.F) {
 			t.Fatalf("gzip: %d bytes; compress/gzip: %d other bytes", len(got), len(want))
 		}
 	})
+}
+
+// padded reports whether in less some of the zeros at its end is a gzip file
+// of out. (Some of them may belong to the trailer.)
+func padded(in, out []byte) bool {
+	n := len(bytes.TrimRight(in, "\x00"))
+	for ; n <= len(in); n++ {
+		if got, err := gunzip(in[:n]); err == nil {
+			return bytes.Equal(got, out)
+		}
+	}
+	return false
 }
 
 // FuzzResume records points of a stream, which is the input itself or the
