@@ -75,7 +75,7 @@ func TestRefusalsAreNotRemembered(t *testing.T) {
 func TestLongRequestIDs(t *testing.T) {
 	s := start(t, Options{})
 	id := "x-request-id: " + strings.Repeat("r", maxRequestID+1)
-	if s.create("a", "", id).ID == s.create("a", "", id).ID {
+	if first, second := s.create("a", "", id), s.create("a", "", id); first.ID == second.ID {
 		t.Error("an overlong request id was remembered")
 	}
 }
