@@ -19,7 +19,6 @@ import (
 type task struct {
 	*item
 	path  string
-	seq   int    // place in the spec
 	mount *Mount // what is wanted; nil: it is to be taken down
 	up    bool   // what is wanted is there
 	todo  bool   // something is to be done, not before due
@@ -50,9 +49,10 @@ type scheduler struct {
 	a       *Agent
 	once    bool // no second tries
 	tasks   map[string]*task
+	ups     []*task // those of new mounts, in the order of the spec
+	downs   []*task // those of old ones, inner before outer; some may be gone
 	done    chan outcome
 	running map[*task]bool
-	seq     int
 }
 
 func (a *Agent) newScheduler(once bool) *scheduler {
@@ -70,7 +70,7 @@ var errOuter = errors.New("the mount it lies inside of is not there")
 func (s *scheduler) want(steps []step) {
 	now := time.Now()
 	named := make(map[string]bool, len(steps))
-	for i, st := range steps {
+	for _, st := range steps {
 		named[st.path] = true
 		t := s.tasks[st.path]
 		switch {
@@ -89,7 +89,6 @@ func (s *scheduler) want(steps []step) {
 				t.retryNow(now)
 			}
 		}
-		t.seq = i
 		t.show(st.mount)
 	}
 	for path, t := range s.tasks {
@@ -98,6 +97,23 @@ func (s *scheduler) want(steps []step) {
 			t.show(nil)
 		}
 	}
+	s.sort(steps)
+}
+
+// sort puts the tasks in order.
+func (s *scheduler) sort(steps []step) {
+	s.ups, s.downs = nil, nil
+	for _, st := range steps {
+		if t := s.tasks[st.path]; t.mount != nil {
+			s.ups = append(s.ups, t)
+		}
+	}
+	for _, t := range s.tasks {
+		if t.mount == nil {
+			s.downs = append(s.downs, t)
+		}
+	}
+	slices.SortFunc(s.downs, func(a, b *task) int { return strings.Compare(b.path, a.path) })
 }
 
 // sameMount says whether two wishes for one path come to the same.
@@ -157,10 +173,11 @@ func (s *scheduler) outer(path string, f func(*task) (stop bool)) {
 
 // start begins all work that can begin now.
 func (s *scheduler) start(ctx context.Context) {
-	if ctx.Err() != nil {
+	room := s.a.cfg.Parallel - len(s.running)
+	if ctx.Err() != nil || room <= 0 {
 		return
 	}
-	for _, t := range s.startable(time.Now()) {
+	for _, t := range s.startable(time.Now(), room) {
 		if len(s.running) >= s.a.cfg.Parallel {
 			return
 		}
@@ -296,59 +313,61 @@ func (s *scheduler) nextDue(now time.Time) (next time.Time, ok bool) {
 	return next, ok
 }
 
-// startable lists the tasks that may begin now, in the order in which they
-// should, and notes of those that wait for another what they wait for.
-func (s *scheduler) startable(now time.Time) []*task {
-	var ups, downs []*task
-	for _, t := range s.tasks {
-		if !t.todo {
+// startable lists tasks that may begin now, in the order in which they should,
+// at least as many as there is room for if there are that many; and notes of
+// those that wait for another what they wait for.
+func (s *scheduler) startable(now time.Time, room int) (list []*task) {
+	s.downs = slices.DeleteFunc(s.downs, func(t *task) bool { return s.tasks[t.path] != t })
+	downBelow := dirsAbove(s.downs)
+	for _, t := range s.ups {
+		if len(list) >= room && len(s.downs) == 0 {
+			return list
+		}
+		if !t.todo || t.stop != nil {
 			continue
 		}
-		if t.mount != nil {
-			ups = append(ups, t)
-		} else {
-			downs = append(downs, t)
-		}
-	}
-	slices.SortFunc(ups, func(a, b *task) int { return cmp.Compare(a.seq, b.seq) })
-	slices.SortFunc(downs, func(a, b *task) int { return strings.Compare(a.path, b.path) }) // outer before inner
-
-	downBelow, upBelow := dirsAbove(downs), dirsAbove(ups)
-	inWay := map[*task]bool{} // downs that ups wait for
-	for _, t := range downs {
-		inWay[t] = upBelow[t.path]
-		s.outer(t.path, func(o *task) bool {
-			inWay[t] = inWay[t] || (o.todo && o.mount != nil) || inWay[o]
-			return inWay[t]
-		})
-	}
-	var list []*task
-	busy := false // something new is coming up
-	for _, t := range ups {
 		waits := s.waitsFor(t, downBelow)
 		// Where the outer mount failed, what is there already can still be
 		// found to be there.
 		look := waits != "" && !t.saw && s.outerFailed(t, now)
-		if (waits == "" || look) && t.stop == nil && !t.due.After(now) && !s.relatedRunning(t.path) {
+		if (waits == "" || look) && !t.due.After(now) && !s.relatedRunning(t.path) {
 			list = append(list, t)
-		} else if t.stop == nil {
+		} else {
 			t.waits(waits)
 		}
 	}
+	if len(s.downs) == 0 {
+		return list
+	}
+	inWay := s.inTheWay()
+	busy := false // something new is coming up
 	for t := range s.running {
 		busy = busy || t.mount != nil || inWay[t]
 	}
-	slices.Reverse(downs) // inner before outer
 	for _, first := range []bool{true, false} {
 		busy = busy || len(list) > 0
-		for _, t := range downs {
-			if inWay[t] == first && (first || !busy) &&
+		for _, t := range s.downs {
+			if inWay[t] == first && (first || !busy) && t.todo &&
 				t.stop == nil && !t.due.After(now) && !downBelow[t.path] && !s.relatedRunning(t.path) {
 				list = append(list, t)
 			}
 		}
 	}
 	return list
+}
+
+// inTheWay is the set of old mounts that must go before a new one can come.
+func (s *scheduler) inTheWay() map[*task]bool {
+	above := dirsAbove(s.ups)
+	set := map[*task]bool{}
+	for _, t := range slices.Backward(s.downs) { // outer before inner
+		set[t] = above[t.path]
+		s.outer(t.path, func(o *task) bool {
+			set[t] = set[t] || (o.todo && o.mount != nil) || set[o]
+			return set[t]
+		})
+	}
+	return set
 }
 
 // waitsFor is the path whose task must be done before that of a new mount can
@@ -402,10 +421,14 @@ func (s *scheduler) relatedRunning(path string) bool {
 	return false
 }
 
-// dirsAbove is the set of all directories above the tasks' paths.
+// dirsAbove is the set of all directories above those tasks that have
+// something to do.
 func dirsAbove(tasks []*task) map[string]bool {
 	dirs := map[string]bool{}
 	for _, t := range tasks {
+		if !t.todo {
+			continue
+		}
 		for dir := filepath.Dir(t.path); dir != "/" && !dirs[dir]; dir = filepath.Dir(dir) {
 			dirs[dir] = true
 		}

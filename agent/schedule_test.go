@@ -59,9 +59,10 @@ func TestOrder(t *testing.T) {
 			a := testAgent(t)
 			s := a.newScheduler(false)
 			now := time.Now()
-			for i, text := range strings.Split(c.tasks, ", ") {
+			var steps []step
+			for _, text := range strings.Split(c.tasks, ", ") {
 				path, state, _ := strings.Cut(text, " ")
-				task := &task{path: strings.TrimPrefix(path, "-"), seq: i, due: now, todo: true, pause: a.newPause()}
+				task := &task{path: strings.TrimPrefix(path, "-"), due: now, todo: true, pause: a.newPause()}
 				if path[0] == '/' {
 					task.mount = &Mount{}
 				}
@@ -78,9 +79,11 @@ func TestOrder(t *testing.T) {
 					task.todo = false
 				}
 				s.tasks[task.path] = task
+				steps = append(steps, step{path: task.path})
 			}
+			s.sort(steps)
 			var got []string
-			for _, task := range s.startable(now) {
+			for _, task := range s.startable(now, 100) {
 				if task.mount == nil {
 					task.path = "-" + task.path
 				}
