@@ -27,9 +27,9 @@ import (
 //
 // The root's own time is F, so that within the tick of its publishing a
 // change to the root alone is known by the time of modification (names in
-// it) or not at all: the mode or owner of the root itself, on kernels before
-// 6.13, whose ticks are as long as 10 ms. A clock that is set back by hand
-// hides later edits until it has caught up.
+// it) or not at all: the mode or owner of the root itself, where a tick is
+// long (10 ms on kernels before 6.13, a second on ext4 with small inodes). A
+// clock that is set back by hand hides later edits until it has caught up.
 //
 // It follows no link, enters no other file system and stops at the first
 // edit, so that it looks at no more entries than were published.

@@ -179,3 +179,34 @@ func TestEditWhileWatching(t *testing.T) {
 		}
 	}
 }
+
+// TestSeconds: on a file system whose times are whole seconds, what was just
+// published is not taken for edited, and an edit right after it is.
+func TestSeconds(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	image, mnt := dir+"/image", dir+"/mnt"
+	must(t, os.Mkdir(mnt, 0o755))
+	f, err := os.Create(image)
+	must(t, err)
+	must(t, f.Truncate(64<<20))
+	must(t, f.Close())
+	for _, cmd := range [][]string{{"mkfs.ext4", "-q", "-F", "-I", "128", image}, {"mount", "-o", "loop", image, mnt}} {
+		if out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
+			t.Skipf("%s: %v %s", cmd[0], err, out)
+		}
+	}
+	defer func() { must(t, exec.Command("umount", mnt).Run()) }()
+	data := archivetest.Tar(archivetest.File("a", "x"), archivetest.File("d/b", "x"))
+	root := mnt + "/root"
+	for _, on := range []OnConflict{ConflictError, ConflictReplace, ConflictMerge} {
+		res := extractBytes(t, data, root, Options{OnConflict: on})
+		if edited, err := Edited(root, res.Fingerprint); edited || err != nil {
+			t.Errorf("%s: Edited before = %v, %v", on, edited, err)
+		}
+		must(t, os.WriteFile(root+"/d/b", []byte("y"), 0o644))
+		if edited, err := Edited(root, res.Fingerprint); !edited || err != nil {
+			t.Errorf("%s: Edited after = %v, %v", on, edited, err)
+		}
+	}
+}

@@ -3,7 +3,6 @@ package extract
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"path"
@@ -44,7 +43,7 @@ import (
 func Extract(ctx context.Context, r io.Reader, objectPath string, opts Options) (Result, error) {
 	res, err := extract(ctx, r, objectPath, opts)
 	if err != nil {
-		return Result{}, fmt.Errorf("extract to %s: %w", quote(objectPath), err)
+		return Result{}, err // the caller knows the path, and says it
 	}
 	return res, nil
 }
@@ -306,10 +305,7 @@ func CheckPath(objectPath string, opts Options) error {
 	if err == nil {
 		err = checkPath(objectPath, opts)
 	}
-	if err != nil {
-		return fmt.Errorf("extract to %s: %w", quote(objectPath), err)
-	}
-	return nil
+	return err
 }
 
 func checkPath(objectPath string, opts Options) error {

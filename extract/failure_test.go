@@ -220,12 +220,18 @@ func TestStages(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	<-begun
+	deadline := time.After(30 * time.Second)
 	for !exists(dir + "/.x.stage-run-1") { // the reader is ahead of it
-		if t.Context().Err() != nil {
+		select {
+		case <-deadline:
 			t.Fatalf("no stage:\n%v", listTree(t, dir))
+		case <-time.After(time.Millisecond):
 		}
-		time.Sleep(time.Millisecond)
+	}
+	select {
+	case <-begun:
+	case <-deadline:
+		t.Fatal("it never read the rest")
 	}
 	if err := Sweep(path, "run-1"); !errors.Is(err, ErrBusy) {
 		t.Errorf("Sweep of a living one = %v", err)

@@ -36,7 +36,11 @@ func (p *publishing) merge() (fp Fingerprint, taken bool, err error) {
 		return fp, true, writeError("sync", p.place.path, err)
 	}
 	// The root's change time must be later than all that we did to the tree.
-	waitTick(time.Now())
+	now := time.Now()
+	if st, err = fstat(existing); err != nil {
+		return fp, true, err
+	}
+	waitTick(now, st.Ctim)
 	if err := chmod(existing, st.Mode&0o7777); err != nil && !errors.Is(err, unix.EPERM) {
 		return fp, true, err
 	}

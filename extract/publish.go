@@ -69,20 +69,21 @@ func (p *publishing) settle() (unix.Stat_t, error) {
 	if err := p.sync(); err != nil {
 		return unix.Stat_t{}, err
 	}
-	waitTick(now)
 	st, err := fstat(p.root)
 	if err != nil {
 		return st, fmt.Errorf("stat: %w", err)
 	}
-	if st.Ctim.Nsec == 0 {
-		// A file system that counts in seconds, such as ext4 with small inodes.
-		waitTick(now.Truncate(time.Second).Add(time.Second - 1))
-	}
+	waitTick(now, st.Ctim)
 	return st, nil
 }
 
-// waitTick waits until the clock that file times come from is past t.
-func waitTick(t time.Time) {
+// waitTick waits until the clock that file times come from is past t, and
+// shows another time than it did at t in the steps that ctime was taken in.
+func waitTick(t time.Time, ctime unix.Timespec) {
+	if ctime.Nsec == 0 {
+		// A file system that counts in seconds, such as ext4 with small inodes.
+		t = t.Truncate(time.Second).Add(time.Second - 1)
+	}
 	for range 1500 { // a clock that is set back is not ours to wait for
 		var ts unix.Timespec
 		if unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &ts) != nil || nanoseconds(ts) > t.UnixNano() {

@@ -92,8 +92,7 @@ func tameCases() []Case {
 		tarCase("a directory, a file, a symbolic and a hard link", plain, plainTree),
 		tarCase("the same in a gzip", Gzip(plain), plainTree),
 		tarCase("a gzip of many members, cut anywhere", Members(plain[:100], plain[100:1000], nil, plain[1000:]), plainTree),
-		tarCase("zero padding after the gzip", append(Gzip(plain), make([]byte, 1000)...), plainTree).named("p.tar.gz").
-			differs("older gzip programs warn, and tar passes the warning on as a failure"),
+		tarCase("zero padding after the gzip", append(Gzip(plain), make([]byte, 1000)...), plainTree).named("p.tar.gz"),
 		tarCase("padding to a record of 10 KiB", append(slices.Clone(plain), Zeros(12)...), plainTree),
 		tarCase("no end marker", plain[:len(plain)-2*BlockSize], plainTree),
 		tarCase("one block of zeros as its end", plain[:len(plain)-BlockSize], plainTree),

@@ -123,6 +123,9 @@ func gzipCases() []Case {
 		bad("a reserved flag in the second member", Join(Gzip(tar[:600]), Member{Data: tar[600:], Flags: 1 << 7}.Bytes())),
 		bad("a wrong header CRC", hcrc.Bytes()),
 		bad("an unknown method in the second member", Join(zip, Member{Data: nil, Method: 7}.Bytes())),
+		// Found by fuzzing: a decoder called it an error of its own.
+		bad("a table of code lengths that repeats the one before the first",
+			[]byte("\x1f\x8b\b\x00000000\x04\xc0\x81\x00\x00\x00\x00\xb0\x19%\x95?\xc3\xf780\x00\xc00")),
 		bad("a gzip name without end", Join(zip[:3], []byte{1 << 3}, zip[4:10], []byte(strings.Repeat("n", 1<<17)))),
 		tarCase("a right header CRC", good.Bytes(), tree),
 		tarCase("a gzip name, comment, extra field and text flag", fields(1|1<<2|1<<3|1<<4, "\x04\x00abcdname\x00comment\x00"), tree),
