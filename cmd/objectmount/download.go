@@ -65,7 +65,7 @@ func newDownload(a *app) *cobra.Command {
 			if _, err := os.Lstat(path); err == nil && path != "-" && !unpack && !force {
 				return hinted{fmt.Errorf("%s is there already: %w", path, extract.ErrConflict), "--force replaces it"}
 			}
-			r, err := objects.Open(ctx, cl.Minter(id, time.Duration(seconds)*time.Second), objects.ReaderOptions{RetryBudget: a.timeout})
+			r, err := objects.Open(ctx, cl.Minter(id, time.Duration(seconds)*time.Second), objects.ReaderOptions{Size: o.SizeBytes, RetryBudget: a.timeout})
 			if err != nil {
 				return err
 			}
@@ -122,8 +122,10 @@ func (a *app) save(ctx context.Context, r *objects.Reader, o objects.Object, pat
 	if force {
 		opts.OnConflict = extract.ConflictReplace
 	}
-	_, err = extract.Extract(ctx, counted, abs, opts)
-	return err
+	if _, err = extract.Extract(ctx, counted, abs, opts); err != nil {
+		return fmt.Errorf("extract to %s: %w", path, err)
+	}
+	return nil
 }
 
 // localName is the file name of an object without a PATH: its name's last
