@@ -130,7 +130,7 @@ func TestUpload(t *testing.T) {
 		name    string
 		put     []putHandler
 		body    objects.Body
-		lengths string // of the PUTs
+		lengths string // of the PUTs; "": whether one was sent at all is a matter of timing
 		want    string // of the error; "": it works
 	}{
 		{"a known size has its Content-Length", []putHandler{take}, body(text, n, 1), "[41]", ""},
@@ -147,11 +147,11 @@ func TestUpload(t *testing.T) {
 		{"but not for ever", []putHandler{say(307, "Location", "/other")}, body(text, n, 9), "[41 41 41 41]", "redirects"},
 		{"a refused URL is final", []putHandler{say(403)}, body(text, n, 9), "[41]", "upload URL has expired or is refused"},
 		{"too large is final", []putHandler{say(413)}, body(text, n, 9), "[41]", "413"},
-		{"a source that is shorter than it says", []putHandler{take}, body(text, n+1, 1), "[42]", "it has 41 bytes and not 42"},
+		{"a source that is shorter than it says", []putHandler{take}, body(text, n+1, 1), "", "it has 41 bytes and not 42"},
 		{"a source that grew is cut where it was", []putHandler{take}, body(text+"more", n, 1), "[41]", ""},
 		{"a source that fails", []putHandler{take}, objects.Body{Size: -1, Open: func() (io.ReadCloser, error) {
 			return io.NopCloser(io.MultiReader(strings.NewReader(text), failing{})), nil
-		}}, "[-1]", "disk on fire"},
+		}}, "", "disk on fire"},
 		{"a source that cannot be opened", []putHandler{take}, objects.Body{Size: 1, Open: func() (io.ReadCloser, error) { return nil, errors.New("locked away") }}, "[]", "locked away"},
 		{"yes before all was taken is no", []putHandler{say(200), take}, body(strings.Repeat(text, 200_000), 41*200_000, 2), "[8200000 8200000]", ""},
 	} {
@@ -175,7 +175,7 @@ func TestUpload(t *testing.T) {
 			noLeak(t, err)
 			u.mu.Lock()
 			defer u.mu.Unlock()
-			if got := fmt.Sprint(u.lengths); got != c.lengths {
+			if got := fmt.Sprint(u.lengths); c.lengths != "" && got != c.lengths {
 				t.Errorf("PUTs with lengths %s, want %s", got, c.lengths)
 			}
 			if c.want != "" {
