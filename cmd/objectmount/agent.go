@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"objectmount/agent"
+	"objectmount/extract"
 	"objectmount/objects"
 	"objectmount/systemd"
 )
@@ -26,6 +27,7 @@ func newAgent(a *app, p places) *cobra.Command {
 		parallel int
 		valid    time.Duration
 		budget   time.Duration
+		limits   extract.Limits
 	)
 	c := &cobra.Command{
 		Use:   "agent",
@@ -40,9 +42,8 @@ The spec is a file of mounts, as in the create request of a Devbox:
   {"mounts": [{"type": "object_mount", "object_id": "obj_...",
                "object_path": "/home/user/data"}]}
 
-Optional keys of a mount: mode, read_only, owner, required, on_conflict, sha256,
-download_url, publish_index, preserve_owner. A directory as --spec means all its
-*.json files.`,
+Optional keys of a mount: mode, owner, required, on_conflict, sha256,
+download_url, preserve_owner. A directory as --spec means all its *.json files.`,
 		Example: `  objectmount agent --once --spec mounts.json
   objectmount agent                  # as objectmount.service runs it`,
 		Args: cobra.NoArgs,
@@ -57,7 +58,7 @@ download_url, publish_index, preserve_owner. A directory as --spec means all its
 				return err
 			}
 			cfg.SpecPath, cfg.Parallel, cfg.URLValid, cfg.RetryBudget = spec, parallel, valid, budget
-			cfg.Notifier = systemd.NewNotifier()
+			cfg.Limits, cfg.Notifier = limits, systemd.NewNotifier()
 			if once {
 				return runOnce(cmd.Context(), a, cfg, asJSON)
 			}
@@ -88,6 +89,7 @@ download_url, publish_index, preserve_owner. A directory as --spec means all its
 	f.IntVar(&parallel, "parallel", 4, "mounts made at the same time")
 	f.DurationVar(&valid, "url-valid", time.Hour, "life of the download URLs asked for")
 	f.DurationVar(&budget, "retry-budget", 15*time.Minute, "how long one fetch may go without progress before it fails")
+	addLimits(f, &limits)
 	return c
 }
 

@@ -14,12 +14,14 @@ import (
 	"go.uber.org/zap"
 
 	"objectmount/agent"
+	"objectmount/extract"
 	"objectmount/objects"
 )
 
 func newMount(a *app) *cobra.Command {
 	var (
 		m      agent.Mount
+		limits extract.Limits
 		asJSON bool
 	)
 	c := &cobra.Command{
@@ -45,7 +47,7 @@ again does nothing, and keeps what was edited.`,
 			if err := a.mountSource(&m, args[0]); err != nil {
 				return err
 			}
-			it, err := a.mountNow(cmd.Context(), m)
+			it, err := a.mountNow(cmd.Context(), m, limits)
 			if err != nil {
 				return err
 			}
@@ -62,6 +64,7 @@ again does nothing, and keeps what was edited.`,
 	f.BoolVar(&m.PreserveOwner, "preserve-owner", false, "keep the archive's own users and groups")
 	f.StringVar(&m.SHA256, "sha256", "", "refuse the object unless its bytes have this SHA-256")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
+	addLimits(f, &limits)
 	return c
 }
 
@@ -89,6 +92,9 @@ func (a *app) mountSource(m *agent.Mount, src string) error {
 		}
 		m.DownloadURL = objects.Secret(url)
 	case strings.HasPrefix(src, "http://"), strings.HasPrefix(src, "https://"):
+		if strings.Contains(src, "?") {
+			fmt.Fprintln(a.err, "warning: other users can see this URL in the list of processes; pipe it in with - instead")
+		}
 		m.DownloadURL = objects.Secret(src)
 	case strings.HasPrefix(src, "obj_") && !strings.Contains(src, "/"):
 		m.ObjectID = src
@@ -110,7 +116,7 @@ func (a *app) mountSource(m *agent.Mount, src string) error {
 
 // mountNow makes one mount in this process, with progress, under the same
 // receipts and locks as the daemon.
-func (a *app) mountNow(ctx context.Context, m agent.Mount) (agent.ItemStatus, error) {
+func (a *app) mountNow(ctx context.Context, m agent.Mount, limits extract.Limits) (agent.ItemStatus, error) {
 	cfg, err := a.agentConfig(zap.NewNop())
 	if err != nil {
 		return agent.ItemStatus{}, err
@@ -119,7 +125,7 @@ func (a *app) mountNow(ctx context.Context, m agent.Mount) (agent.ItemStatus, er
 		_, err := a.client()
 		return agent.ItemStatus{}, err
 	}
-	cfg.RetryBudget = a.timeout
+	cfg.RetryBudget, cfg.Limits = a.timeout, limits
 	p := a.newProgress(filepath.Base(m.ObjectPath), -1)
 	cfg.Progress = func(it agent.ItemStatus) { p.update(it.Bytes, it.TotalBytes) }
 	ag, err := agent.New(cfg)
