@@ -55,7 +55,8 @@ type Agent struct {
 
 	mu      sync.Mutex
 	items   map[string]*item // by path; what Status tells of
-	specErr *SpecError
+	specErr *SpecError       // why the spec is not the one in force
+	settled bool             // it is known what is wanted: a spec was taken over, or there is none
 }
 
 // New makes an Agent. It reads and writes nothing yet.
@@ -95,7 +96,7 @@ func (a *Agent) Once(ctx context.Context) (Status, error) {
 	if err != nil {
 		return a.Status(), err
 	}
-	a.noteSkipped(spec)
+	a.accept(spec)
 	a.receipts.tidy()
 	s := a.newScheduler(true)
 	steps := plan(spec.Mounts, a.have(), a.cfg.SpecPath)
@@ -150,10 +151,10 @@ func (a *Agent) Paths() ([]string, error) {
 // what other processes have mounted with the same state directory.
 func (a *Agent) Status() Status {
 	known, _ := a.receipts.all()
-	st := Status{Version: a.cfg.Version, Ready: true, PID: os.Getpid(), Started: a.started, Items: []ItemStatus{}}
+	st := Status{Version: a.cfg.Version, PID: os.Getpid(), Started: a.started, Items: []ItemStatus{}}
 	has := make(map[string]bool, len(known))
 	a.mu.Lock()
-	st.SpecError = a.specErr
+	st.SpecError, st.Ready = a.specErr, a.settled
 	for _, rc := range known {
 		has[rc.Path] = true
 	}
@@ -208,7 +209,11 @@ func (a *Agent) have() []*receipt {
 	return list
 }
 
-func (a *Agent) noteSkipped(spec *Spec) {
+// accept notes that a spec is the one in force.
+func (a *Agent) accept(spec *Spec) {
+	a.mu.Lock()
+	a.specErr, a.settled = nil, true
+	a.mu.Unlock()
 	for _, line := range spec.Skipped {
 		a.log.Info("not ours", zap.String("mount", line))
 	}

@@ -20,7 +20,7 @@ import (
 
 // ErrOwned: another part of the system made the mount at this path, and it
 // must be asked to give it up.
-var ErrOwned = errors.New("the path has another mount")
+var ErrOwned = fmt.Errorf("%w: it has another mount", extract.ErrConflict)
 
 // maxRestarts is how often one try begins again because the object changed
 // while it was read.
@@ -120,6 +120,7 @@ type bringing struct {
 	rc     *receipt
 	origin Origin
 	want   wanted
+	merge  bool      // what comes is to be merged with what is there
 	before published // as the receipt said it, when it said something
 }
 
@@ -148,6 +149,14 @@ func (b *bringing) extract(ctx context.Context) (made bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if b.rc.Published != nil {
+		// It is ours, so it is replaced. A merge is for what is not, or no
+		// longer.
+		b.merge = opts.OnConflict == extract.ConflictMerge && (b.rc.Origin != b.origin || b.changed("") != nil)
+		if !b.merge {
+			opts.OnConflict = extract.ConflictReplace
+		}
+	}
 	// A URL is signed anew each time: whether it leads to the same object can
 	// be seen only there.
 	maybeSame := b.rc.Published != nil && b.rc.Published.Options == b.want.Options
@@ -155,9 +164,6 @@ func (b *bringing) extract(ctx context.Context) (made bool, err error) {
 		if err := b.mayReplace(""); err != nil {
 			return false, err
 		}
-	}
-	if b.rc.Published != nil && b.m.OnConflict != string(extract.ConflictMerge) {
-		opts.OnConflict = extract.ConflictReplace // it is ours
 	}
 	if err := extract.CheckPath(b.m.target(), opts); err != nil {
 		return false, err
@@ -246,14 +252,19 @@ func (b *bringing) mayReplace(stage string) error {
 	if p == nil {
 		return nil
 	}
-	switch extract.OnConflict(b.m.OnConflict) {
-	case extract.ConflictReplace, extract.ConflictMerge:
+	switch on := extract.OnConflict(b.m.OnConflict); {
+	case on == extract.ConflictReplace, b.merge:
 		return nil
-	}
-	if b.rc.Origin != b.origin {
+	case on != extract.ConflictMerge && b.rc.Origin != b.origin:
 		return fmt.Errorf("%w, of %s, made by the %s", ErrOwned, p.name(), map[Origin]string{
 			OriginSpec: "spec " + b.rc.Spec, OriginManual: "mount command"}[b.rc.Origin])
 	}
+	return b.changed(stage)
+}
+
+// changed says why what is published is not only what was published.
+func (b *bringing) changed(stage string) error {
+	p := b.rc.Published
 	if p.Fingerprint.Merged {
 		return fmt.Errorf("%w: what is there was merged with files that were there before", extract.ErrConflict)
 	}

@@ -34,7 +34,6 @@ type daemon struct {
 	s      *scheduler
 	digest [sha256.Size]byte // of the spec files that were read last
 	read   bool              // there was a spec, right or wrong
-	inited bool              // a spec was applied, or there is none
 	ready  bool              // READY=1 was said
 	line   string            // the last STATUS line
 	moved  int64             // a.moved at the last look
@@ -161,11 +160,7 @@ func (d *daemon) readSpec(again bool) {
 		d.refuse(err)
 		return
 	}
-	a.mu.Lock()
-	a.specErr = nil
-	a.mu.Unlock()
-	d.inited = true
-	a.noteSkipped(spec)
+	a.accept(spec)
 	steps := plan(spec.Mounts, a.have(), a.cfg.SpecPath)
 	count := map[action]int{}
 	for _, st := range steps {
@@ -185,8 +180,8 @@ func (d *daemon) refuse(err error) {
 		se = &SpecError{File: a.cfg.SpecPath, Msg: err.Error(), err: err}
 	}
 	missing := errors.Is(err, fs.ErrNotExist)
-	d.inited = d.inited || missing
 	a.mu.Lock()
+	a.settled = a.settled || missing
 	same := a.specErr != nil && a.specErr.Error() == se.Error()
 	a.specErr = se
 	a.mu.Unlock()
@@ -225,7 +220,7 @@ func (d *daemon) summary() (ready bool, line string) {
 	a := d.a
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	ready = d.inited
+	ready = a.settled
 	var up, failed int
 	var done, total int64
 	for _, it := range a.items {

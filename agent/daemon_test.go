@@ -359,7 +359,7 @@ func TestDaemonLeavesManualMounts(t *testing.T) {
 	}
 	w.write(w.entry(w.upload("b.txt", []byte("b")), "other"))
 	st = d.settles(states{"other": "failed"})
-	if it := w.item(st, "other"); !strings.Contains(it.Error, "the path has another mount") {
+	if it := w.item(st, "other"); !strings.Contains(it.Error, "path is in the way: it has another mount, of obj_") {
 		t.Errorf("item is %+v", it)
 	}
 	if w.read("other") != "a" {

@@ -305,6 +305,26 @@ func TestChange(t *testing.T) {
 	}
 }
 
+// TestChangeMerged: with on_conflict "merge", what is ours is replaced as long
+// as it is ours alone, and merged with once it is not.
+func TestChangeMerged(t *testing.T) {
+	w := newWorld(t)
+	merge := `"on_conflict": "merge"`
+	w.write(w.entry(w.upload("1.tgz", tree("a", "1", "b", "1")), "p", merge))
+	w.once(states{"p": "ready"})
+	w.write(w.entry(w.upload("2.tgz", tree("a", "2")), "p", merge))
+	w.once(states{"p": "ready"})
+	w.gone("p/b")
+	w.edit("p/mine", "mine")
+	for _, v := range []string{"3", "4"} {
+		w.write(w.entry(w.upload("3.tgz", tree("a", v, "c"+v, v)), "p", merge))
+		w.once(states{"p": "ready"})
+		if got := w.read("p/a") + w.read("p/mine") + w.read("p/c3"); got != v+"mine3" {
+			t.Errorf("files hold %q", got)
+		}
+	}
+}
+
 // TestEditDuringChange: an edit made while the new object is on its way counts.
 func TestEditDuringChange(t *testing.T) {
 	w := newWorld(t)

@@ -99,9 +99,11 @@ func readSpecFiles(path string) ([]specFile, error) {
 			names = append(names, filepath.Join(dir, e.Name()))
 		}
 	}
-	if len(names) == 0 && dir != path {
+	if len(names) == 0 {
+		// Not a spec without mounts: files that vanish must not take mounts
+		// with them.
 		return nil, &SpecError{File: path, Msg: "there is no spec", err: fs.ErrNotExist,
-			Hint: fmt.Sprintf("write one, or put one into %s", dir)}
+			Hint: fmt.Sprintf("write one, or put one into %s; a spec without mounts is []", dir)}
 	}
 	if len(names) > maxSpecFiles {
 		return nil, &SpecError{File: dir, Msg: fmt.Sprintf("%d files, more than %d", len(names), maxSpecFiles), Hint: "put several mounts into one file"}
@@ -146,7 +148,7 @@ func fileError(name string, err error) *SpecError {
 	if errors.As(err, &pe) {
 		cause = pe.Err
 	}
-	return &SpecError{File: name, Msg: "cannot be read: " + cause.Error(), err: err}
+	return &SpecError{File: name, Msg: "cannot be read: " + cause.Error(), Hint: "check that it is a file and who may read it", err: err}
 }
 
 // specDigest tells one state of the files from another.

@@ -240,7 +240,11 @@ func TestLoadSpecRefused(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "fifo.json"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(filepath.Join(dir, "empty"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for name, want := range map[string]string{
+		"empty":     "there is no spec",
 		"none.json": "there is no spec",
 		"big.json":  "is larger than 4 MiB",
 		"fifo.json": "is not a regular file",
@@ -251,7 +255,7 @@ func TestLoadSpecRefused(t *testing.T) {
 		if !errors.As(err, &se) || !strings.Contains(err.Error(), want) || se.Hint == "" {
 			t.Errorf("%s: %v; want %s, and a hint", name, err, want)
 		}
-		if got := errors.Is(err, fs.ErrNotExist); got != (name == "none.json") {
+		if got := errors.Is(err, fs.ErrNotExist); got != (name == "none.json" || name == "empty") {
 			t.Errorf("%s: is fs.ErrNotExist: %v", name, got)
 		}
 	}

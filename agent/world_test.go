@@ -374,6 +374,9 @@ func (d *daemon) status() agent.Status {
 	if err != nil {
 		d.w.Fatal(err)
 	}
+	if leaks(fmt.Sprintf("%+v", st)) {
+		d.w.Errorf("secret in the status: %+v", st)
+	}
 	return st
 }
 
