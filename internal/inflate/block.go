@@ -156,7 +156,13 @@ func (r *Reader) body() error {
 		case badSymbol:
 			return errSymbol
 		case tooFar:
-			return errFar
+			if !r.far() {
+				return errFar
+			}
+			for range r.length {
+				r.out[r.w] = r.out[r.w-r.dist]
+				r.w++
+			}
 		}
 	}
 	return nil

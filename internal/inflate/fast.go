@@ -50,5 +50,5 @@ const (
 	atLimit    outcome = iota // too little room on either side
 	endOfBlock                // the end-of-block symbol was taken
 	badSymbol                 // bits that are no symbol
-	tooFar                    // a distance before the history
+	tooFar                    // a match from before mark
 )

@@ -25,22 +25,22 @@ func copy16(b []byte, dst, src int) {
 	binary.LittleEndian.PutUint64(d[8:], hi)
 }
 
+func refill(in []byte, bits, nb uint64, p int) (uint64, uint64, int) {
+	return bits | load64(in, p)<<(nb&63), nb | 56, p + 7 - int(nb>>3&7)
+}
+
 // fast decodes symbols of the block until one side runs short of room or the
-// block ends. After badSymbol and tooFar the state is good for nothing but an
-// error message.
+// block ends. After badSymbol the state is good for nothing but an error
+// message; after tooFar, r.dist and r.length are the match that is left to do.
 func (r *Reader) fast() outcome {
 	t := r.tab
 	in, out := r.in, r.out
 	p, w := r.ip, r.w
 	t.inEnd, t.soft, t.mark = len(in)-inSlack, r.fastSoft, r.mark
 	bits, nb := r.bits, r.nb
-
-again:
-	var farDist, farLength int // of the match at which tooFar stops
 	res := atLimit
-	bits |= load64(in, p) << (nb & 63)
-	p += 7 - int(nb>>3&7)
-	nb |= 56
+
+	bits, nb, p = refill(in, bits, nb, p)
 	e := uint64(t.lit[bits&litMask])
 	for p <= t.inEnd && w < t.soft {
 		if e&litFlag != 0 {
@@ -61,20 +61,14 @@ again:
 					nb -= e
 					w++
 					e = uint64(t.lit[bits&litMask])
-					bits |= load64(in, p) << (nb & 63)
-					p += 7 - int(nb>>3&7)
-					nb |= 56
+					bits, nb, p = refill(in, bits, nb, p)
 					continue
 				}
 			}
-			bits |= load64(in, p) << (nb & 63)
-			p += 7 - int(nb>>3&7)
-			nb |= 56
+			bits, nb, p = refill(in, bits, nb, p)
 		}
 		if e&excFlag != 0 {
-			bits |= load64(in, p) << (nb & 63)
-			p += 7 - int(nb>>3&7)
-			nb |= 56
+			bits, nb, p = refill(in, bits, nb, p)
 			if e&kindMask == kindSub {
 				e = uint64(t.lit[(e>>16+bits>>litBits&(1<<(e>>8&15)-1))&(litSize-1)])
 			}
@@ -84,9 +78,7 @@ again:
 				nb -= e
 				w++
 				e = uint64(t.lit[bits&litMask])
-				bits |= load64(in, p) << (nb & 63)
-				p += 7 - int(nb>>3&7)
-				nb |= 56
+				bits, nb, p = refill(in, bits, nb, p)
 				continue
 			}
 			if e&excFlag != 0 {
@@ -107,9 +99,7 @@ again:
 		nb -= e
 		d := t.dist[bits&distMask]
 		if d&farFlag != 0 {
-			bits |= load64(in, p) << (nb & 63)
-			p += 7 - int(nb>>3&7)
-			nb |= 56
+			bits, nb, p = refill(in, bits, nb, p)
 			if d&kindMask == kindSub {
 				d = t.dist[(d>>16+bits>>distBits&(1<<(d>>8&15)-1))&(distSize-1)]
 			}
@@ -122,13 +112,11 @@ again:
 		bits >>= d & 63
 		nb -= d
 		j := bits & litMask
-		bits |= load64(in, p) << (nb & 63)
-		p += 7 - int(nb>>3&7)
-		nb |= 56
+		bits, nb, p = refill(in, bits, nb, p)
 		e = uint64(t.lit[j])
 		src := w - dist
 		if src < t.mark {
-			farDist, farLength = dist, end-w
+			r.dist, r.length = dist, end-w
 			res = tooFar
 			break
 		}
@@ -156,19 +144,6 @@ again:
 			}
 		}
 		w = end
-	}
-	if res == tooFar {
-		r.w = w
-		if r.far(farDist, farLength) {
-			for range farLength {
-				out[w] = out[w-farDist]
-				w++
-			}
-			res = atLimit
-			if p <= t.inEnd && w < t.soft {
-				goto again
-			}
-		}
 	}
 	nb &= 63
 	r.ip, r.w = p, w

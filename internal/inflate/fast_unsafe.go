@@ -13,9 +13,14 @@ type limits struct {
 	inEnd, soft, mark unsafe.Pointer
 }
 
+// refill is explained in fast.go; p is the next byte of input.
+func refill(bits, nb uint64, p unsafe.Pointer) (uint64, uint64, unsafe.Pointer) {
+	return bits | *(*uint64)(p)<<(nb&63), nb | 56, unsafe.Add(p, 7-int(nb>>3&7))
+}
+
 // fast decodes symbols of the block until one side runs short of room or the
-// block ends. After badSymbol and tooFar the state is good for nothing but an
-// error message.
+// block ends. After badSymbol the state is good for nothing but an error
+// message; after tooFar, r.dist and r.length are the match that is left to do.
 func (r *Reader) fast() outcome {
 	t := r.tab
 	in := unsafe.Pointer(unsafe.SliceData(r.in))
@@ -23,13 +28,9 @@ func (r *Reader) fast() outcome {
 	p, w := unsafe.Add(in, r.ip), unsafe.Add(out, r.w)
 	t.inEnd, t.soft, t.mark = unsafe.Add(in, len(r.in)-inSlack), unsafe.Add(out, r.fastSoft), unsafe.Add(out, r.mark)
 	bits, nb := r.bits, r.nb
-
-again:
-	var farDist, farLength int // of the match at which tooFar stops
 	res := atLimit
-	bits |= *(*uint64)(p) << (nb & 63)
-	p = unsafe.Add(p, 7-int(nb>>3&7))
-	nb |= 56
+
+	bits, nb, p = refill(bits, nb, p)
 	e := uint64(t.lit[bits&litMask])
 	for uintptr(p) <= uintptr(t.inEnd) && uintptr(w) < uintptr(t.soft) {
 		if e&litFlag != 0 {
@@ -50,20 +51,14 @@ again:
 					nb -= e
 					w = unsafe.Add(w, 1)
 					e = uint64(t.lit[bits&litMask])
-					bits |= *(*uint64)(p) << (nb & 63)
-					p = unsafe.Add(p, 7-int(nb>>3&7))
-					nb |= 56
+					bits, nb, p = refill(bits, nb, p)
 					continue
 				}
 			}
-			bits |= *(*uint64)(p) << (nb & 63)
-			p = unsafe.Add(p, 7-int(nb>>3&7))
-			nb |= 56
+			bits, nb, p = refill(bits, nb, p)
 		}
 		if e&excFlag != 0 {
-			bits |= *(*uint64)(p) << (nb & 63)
-			p = unsafe.Add(p, 7-int(nb>>3&7))
-			nb |= 56
+			bits, nb, p = refill(bits, nb, p)
 			if e&kindMask == kindSub {
 				e = uint64(t.lit[(e>>16+bits>>litBits&(1<<(e>>8&15)-1))&(litSize-1)])
 			}
@@ -73,9 +68,7 @@ again:
 				nb -= e
 				w = unsafe.Add(w, 1)
 				e = uint64(t.lit[bits&litMask])
-				bits |= *(*uint64)(p) << (nb & 63)
-				p = unsafe.Add(p, 7-int(nb>>3&7))
-				nb |= 56
+				bits, nb, p = refill(bits, nb, p)
 				continue
 			}
 			if e&excFlag != 0 {
@@ -96,9 +89,7 @@ again:
 		nb -= e
 		d := t.dist[bits&distMask]
 		if d&farFlag != 0 {
-			bits |= *(*uint64)(p) << (nb & 63)
-			p = unsafe.Add(p, 7-int(nb>>3&7))
-			nb |= 56
+			bits, nb, p = refill(bits, nb, p)
 			if d&kindMask == kindSub {
 				d = t.dist[(d>>16+bits>>distBits&(1<<(d>>8&15)-1))&(distSize-1)]
 			}
@@ -111,13 +102,11 @@ again:
 		bits >>= d & 63
 		nb -= d
 		j := bits & litMask
-		bits |= *(*uint64)(p) << (nb & 63)
-		p = unsafe.Add(p, 7-int(nb>>3&7))
-		nb |= 56
+		bits, nb, p = refill(bits, nb, p)
 		e = uint64(t.lit[j])
 		src := unsafe.Add(w, -int(dist))
 		if uintptr(src) < uintptr(t.mark) {
-			farDist, farLength = int(dist), int(uintptr(end)-uintptr(w))
+			r.dist, r.length = int(dist), int(uintptr(end)-uintptr(w))
 			res = tooFar
 			break
 		}
@@ -145,19 +134,6 @@ again:
 			}
 		}
 		w = end
-	}
-	if res == tooFar {
-		r.w = int(uintptr(w) - uintptr(out))
-		if r.far(farDist, farLength) {
-			for range farLength {
-				*(*byte)(w) = *(*byte)(unsafe.Add(w, -farDist))
-				w = unsafe.Add(w, 1)
-			}
-			res = atLimit
-			if uintptr(p) <= uintptr(t.inEnd) && uintptr(w) < uintptr(t.soft) {
-				goto again
-			}
-		}
 	}
 	t.limits = limits{} // a pooled table must not keep buffers alive
 	nb &= 63

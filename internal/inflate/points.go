@@ -109,16 +109,15 @@ func (r *Reader) takePoint(p Point) error {
 	return r.settle()
 }
 
-// far is called for a match that reaches before mark: the history of an open
-// point, which it notes, or else no history at all: then it returns false.
-//
-//go:noinline
-func (r *Reader) far(dist, length int) bool {
-	if dist > r.w-r.lo || !r.track.open {
+// far decides about the match r.dist, r.length, which reaches before mark:
+// into the history of an open point, which it notes, or else before all
+// history: then it returns false.
+func (r *Reader) far() bool {
+	if r.dist > r.w-r.lo || !r.track.open {
 		return false
 	}
-	src := r.w - dist
-	r.keep(src, min(src+length, r.mark))
+	src := r.w - r.dist
+	r.keep(src, min(src+r.length, r.mark))
 	return true
 }
 

@@ -65,11 +65,12 @@ type Reader struct {
 	base     int64
 
 	// The block.
-	state       state
-	final       bool
-	stored      int     // bytes left of a stored block
-	tab         *tables // its tables: fixed() or &mem.tables
-	nlit, ndist int     // code lengths in mem.lens, 0 in a fixed block
+	state        state
+	final        bool
+	stored       int     // bytes left of a stored block
+	tab          *tables // its tables: fixed() or &mem.tables
+	nlit, ndist  int     // code lengths in mem.lens, 0 in a fixed block
+	dist, length int     // a match that is left to do
 
 	// The gzip member.
 	members int    // headers read

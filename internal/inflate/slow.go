@@ -39,7 +39,7 @@ func (r *Reader) slow() (outcome, error) {
 			}
 			return badSymbol, nil
 		}
-		length := int(e>>21 + r.bits>>(e>>8&63)&(e>>16&31) + 3)
+		r.length = int(e>>21 + r.bits>>(e>>8&63)&(e>>16&31) + 3)
 		r.drop(e & 63)
 
 		if err := r.refill(); err != nil {
@@ -55,13 +55,13 @@ func (r *Reader) slow() (outcome, error) {
 		if d&farFlag != 0 {
 			return badSymbol, nil
 		}
-		dist := int(d>>48 + r.bits>>(d>>8&63)&(d>>16&0x1fff))
+		r.dist = int(d>>48 + r.bits>>(d>>8&63)&(d>>16&0x1fff))
 		r.drop(d & 63)
-		if dist > r.w-r.mark && !r.far(dist, length) {
+		if r.dist > r.w-r.mark {
 			return tooFar, nil
 		}
-		for range length {
-			r.out[r.w] = r.out[r.w-dist]
+		for range r.length {
+			r.out[r.w] = r.out[r.w-r.dist]
 			r.w++
 		}
 	}
