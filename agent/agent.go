@@ -97,7 +97,7 @@ func (a *Agent) Once(ctx context.Context) (Status, error) {
 		return a.Status(), err
 	}
 	a.accept(spec)
-	a.receipts.tidy()
+	a.tidy()
 	s := a.newScheduler(true)
 	steps := plan(spec.Mounts, a.have(), a.cfg.SpecPath)
 	s.want(slices.DeleteFunc(steps, func(st step) bool { return st.action == actionRemove }))
@@ -123,7 +123,7 @@ func (a *Agent) Mount(ctx context.Context, m Mount) (ItemStatus, error) {
 	if fe := m.check(); fe != nil {
 		err = fe
 	} else {
-		a.receipts.tidy()
+		a.tidy()
 		_, err = a.work(ctx, it, &m, bringHow{origin: OriginManual})
 	}
 	if err != nil {

@@ -82,7 +82,7 @@ func (a *Agent) bringUp(ctx context.Context, m *Mount, how bringHow, it *item) (
 	}
 	for try := 1; ; try++ {
 		made, err = b.extract(ctx)
-		if !errors.Is(err, objects.ErrChanged) || try == maxRestarts {
+		if !errors.Is(err, objects.ErrChanged) || try == maxRestarts || rc.Staging != nil {
 			return made, err
 		}
 		a.log.Warn("object changed while it was read: beginning again", zap.String("path", path), zap.Int("try", try))
@@ -313,7 +313,13 @@ func (b *bringing) stage(ctx context.Context, src *source, opts extract.Options)
 		opts.OnConflict = extract.OnConflict(b.m.OnConflict)
 	}
 	next := &published{wanted: b.want, Identity: src.identity}
-	st := &staging{wanted: b.want, StageID: opts.StageID, Name: src.name, BootID: bootID(), Time: time.Now().UTC()}
+	st := &staging{wanted: b.want, Origin: b.origin, StageID: opts.StageID, Name: src.name, BootID: bootID(), Time: time.Now().UTC()}
+	if b.origin == OriginSpec {
+		st.Spec = b.a.cfg.SpecPath
+	}
+	if old == nil {
+		b.rc.Origin, b.rc.Spec = st.Origin, st.Spec
+	}
 	b.rc.Staging = st
 	if err := b.l.save(b.rc); err != nil {
 		return false, err
@@ -382,10 +388,7 @@ func (b *bringing) finish(next, old *published, res extract.Result) error {
 		next.BirthNS = i.birth
 	}
 	b.rc.Published = next
-	b.rc.Origin, b.rc.Spec = b.origin, ""
-	if b.origin == OriginSpec {
-		b.rc.Spec = b.a.cfg.SpecPath
-	}
+	b.rc.Origin, b.rc.Spec = b.rc.Staging.Origin, b.rc.Staging.Spec
 	if err := b.a.settle(b.rc, old, b.rc.Staging.StageID); err != nil {
 		return err
 	}

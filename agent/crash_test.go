@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -263,6 +264,43 @@ func randomBytes(n int) []byte {
 	r := rand.NewChaCha8([32]byte{1})
 	r.Read(b)
 	return b
+}
+
+// TestKilledAndForgotten: what died half-way is cleared away although nobody
+// asks for it any more.
+func TestKilledAndForgotten(t *testing.T) {
+	w := newWorld(t)
+	hang := func(rw http.ResponseWriter, r *http.Request) bool {
+		if isDownload(r) {
+			w.handler.ServeHTTP(&stalling{rw, r, 4 << 20}, r)
+		}
+		return isDownload(r)
+	}
+	id := w.upload("a.bin", randomBytes(8<<20))
+	w.intercept.Store(&hang)
+	stages := func() int {
+		a, _ := filepath.Glob(w.path(".p.stage-*"))
+		b, _ := filepath.Glob(w.path("deep/.q.stage-*"))
+		return len(a) + len(b)
+	}
+	for _, next := range []string{"once", "daemon"} {
+		w.write(w.entry(id, "p"), w.entry(id, "deep/q"))
+		cmd := w.start(childJob{})
+		w.eventually("both stages", func() bool { return stages() == 2 })
+		cmd.Process.Kill()
+		if err := cmd.Wait(); !killed(err) || stages() != 2 {
+			t.Fatalf("%v, %d stages", err, stages())
+		}
+		w.writeText("[]")
+		if next == "once" {
+			w.once(states{})
+		} else {
+			w.daemon().settles(states{})
+		}
+		if n := stages(); n != 0 {
+			t.Errorf("%s: %d stages are left", next, n)
+		}
+	}
 }
 
 // TestDaemonKilled: the socket and the locks of a dead daemon are in nobody's way.

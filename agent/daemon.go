@@ -52,7 +52,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer ctl.close()
-	a.receipts.tidy()
+	a.tidy()
 
 	watching, stopWatching := context.WithCancel(ctx)
 	changed := make(chan struct{}, 1)

@@ -97,6 +97,8 @@ type published struct {
 // staging says what is being made.
 type staging struct {
 	wanted
+	Origin  Origin    `json:"origin"`
+	Spec    string    `json:"spec,omitempty"`
 	StageID string    `json:"stage_id"`
 	BootID  string    `json:"boot_id"`
 	Time    time.Time `json:"time"`
@@ -305,6 +307,12 @@ func (l *lock) remove() error {
 		return fmt.Errorf("forget %s: %w", l.path, err)
 	}
 	return nil
+}
+
+// lockNow takes the lock of a path if nobody has it.
+func (rs receipts) lockNow(path string) (*lock, bool) {
+	f, err := tryLock(filepath.Join(rs.dir, receiptID(path)+".lock"))
+	return &lock{rs, path, f}, err == nil
 }
 
 // tidy removes what a process that died while it wrote a receipt left behind.

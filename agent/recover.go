@@ -15,6 +15,31 @@ import (
 	"objectmount/extract"
 )
 
+// tidy clears away what dead processes left, also at paths that nobody asks
+// for any more. What a living one is at work on it leaves alone.
+func (a *Agent) tidy() {
+	a.receipts.tidy()
+	for _, rc := range a.have() {
+		if rc.Staging == nil {
+			continue
+		}
+		if l, ok := a.receipts.lockNow(rc.Path); ok {
+			a.tidyPath(l)
+			l.unlock()
+		}
+	}
+}
+
+func (a *Agent) tidyPath(l *lock) {
+	rc, err := l.load()
+	if err == nil && rc != nil {
+		err = a.recover(l, rc)
+	}
+	if err != nil {
+		a.log.Warn("not cleared away", zap.String("path", l.path), zap.String("error", errorText(err)))
+	}
+}
+
 // recover brings a receipt back to rest after its process died: what was
 // published is taken as published, what was not is swept. With nothing left
 // to know, the receipt goes. The lock is held, so the process is dead indeed.
@@ -27,6 +52,7 @@ func (a *Agent) recover(l *lock, rc *receipt) error {
 		old := rc.Published
 		st.Next.place(i, real)
 		rc.Published = st.Next
+		rc.Origin, rc.Spec = st.Origin, st.Spec
 		if err := a.settle(rc, old, st.StageID); err != nil {
 			return err
 		}

@@ -83,7 +83,7 @@ func (a *Agent) removeTree(rc *receipt, edits bool) error {
 		return err
 	}
 	for _, in := range rc.Inside {
-		if a.isMounted(in) {
+		if inside(in, p.RealPath) && a.isMounted(in) {
 			return &KeptError{p.RealPath, fmt.Sprintf("the mount %s lies inside of it", in)}
 		}
 	}

@@ -48,6 +48,7 @@ type world struct {
 	clock  *atomic.Int64 // what the server's clock is ahead, in ns
 	logs   *buffer
 
+	handler http.Handler // the server's
 	// intercept may answer a request in the server's place.
 	intercept atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
 	calls     atomic.Int64 // API requests and uploads
@@ -92,7 +93,7 @@ func (w *world) serve() {
 		w.Fatal(err)
 	}
 	w.url = "http://" + l.Addr().String()
-	h := s.Handler()
+	w.handler = s.Handler()
 	srv := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if isDownload(r) {
 			w.contents.Add(1)
@@ -102,7 +103,7 @@ func (w *world) serve() {
 		if f := w.intercept.Load(); f != nil && (*f)(rw, r) {
 			return
 		}
-		h.ServeHTTP(rw, r)
+		w.handler.ServeHTTP(rw, r)
 	})}
 	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetUnencryptedHTTP2(true)
@@ -123,6 +124,22 @@ func (w *world) serve() {
 // isDownload tells a download from an upload and from a call of the API.
 func isDownload(r *http.Request) bool {
 	return r.Method == http.MethodGet && r.Header.Get("Authorization") == ""
+}
+
+// stalling passes on so many bytes, and then no more until the request ends.
+type stalling struct {
+	http.ResponseWriter
+	r    *http.Request
+	left int
+}
+
+func (s *stalling) Write(p []byte) (int, error) {
+	if s.left -= len(p); s.left < 0 {
+		s.ResponseWriter.(http.Flusher).Flush()
+		<-s.r.Context().Done()
+		return 0, s.r.Context().Err()
+	}
+	return s.ResponseWriter.Write(p)
 }
 
 // requests is how many requests of any kind came so far.
