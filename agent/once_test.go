@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -411,6 +413,45 @@ func TestParallel(t *testing.T) {
 		t.Errorf("%d downloads of 12 objects", n)
 	}
 	w.once(all)
+}
+
+// TestFourAtATime: by default four objects are fetched at once, and no more.
+func TestFourAtATime(t *testing.T) {
+	w := newWorld(t)
+	var entries []string
+	all := states{}
+	for i := range 8 {
+		name := fmt.Sprintf("m%d", i)
+		entries = append(entries, w.entry(w.upload("a.txt", []byte(name)), name))
+		all[name] = "ready"
+	}
+	w.write(entries...)
+	var now, most atomic.Int32
+	var once sync.Once
+	four := make(chan struct{})
+	f := func(_ http.ResponseWriter, r *http.Request) bool {
+		if !isDownload(r) {
+			return false
+		}
+		n := now.Add(1)
+		defer now.Add(-1)
+		if n > most.Load() {
+			most.Store(n)
+		}
+		if n == 4 {
+			once.Do(func() { close(four) })
+		}
+		select {
+		case <-four:
+		case <-r.Context().Done():
+		}
+		return false
+	}
+	w.intercept.Store(&f)
+	w.once(all)
+	if got := most.Load(); got != 4 {
+		t.Errorf("%d at once", got)
+	}
 }
 
 // TestOwnDirectories: a mount must not swallow the agent's own state.
