@@ -3,7 +3,7 @@
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test test-deps lint bench bench-inflate fuzz clean
+.PHONY: build demo test test-deps lint bench bench-extract bench-inflate clean
 
 build: ## the static binary, bin/objectmount
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/objectmount ./cmd/objectmount
@@ -28,6 +28,9 @@ lint: ## staticcheck, at a pinned version
 
 bench: ## Go benchmarks of every room
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+bench-extract: ## whole-process extraction beside the installed peers (root)
+	$(GO) run ./bench/extract
 
 clean:
 	rm -rf bin bench/out

@@ -22,6 +22,14 @@ var update = flag.Bool("update", false, "write docs/differences-from-tar.md anew
 
 const differencesFile = "../docs/differences-from-tar.md"
 
+// fileSystemDecides are the refused archives of which GNU tar's opinion depends
+// on the file system, not on the archive: they are in no table.
+var fileSystemDecides = map[string]bool{
+	"a hole of 4 EiB":                                   true,
+	"a hole of 1 PiB in format 1.0":                     true,
+	"a directory entry that sets a mode through a link": true,
+}
+
 // TestDifferencesFromTar asks GNU tar about every archive and holds the answer
 // against docs/differences-from-tar.md: what is made differently, and what is
 // refused here although tar takes it. A difference that is not in the document
@@ -30,7 +38,7 @@ func TestDifferencesFromTar(t *testing.T) {
 	needRoot(t) // tar does more as root
 	var differ, refused strings.Builder
 	for _, c := range archivetest.Cases("/nowhere") {
-		if c.File || c.MaxEntries+c.MaxBytes > 0 || (c.Object != "" && !strings.Contains(c.Object, ".t")) {
+		if c.File || c.MaxEntries+c.MaxBytes > 0 || fileSystemDecides[c.Name] || (c.Object != "" && !strings.Contains(c.Object, ".t")) {
 			continue
 		}
 		tree, took := askTar(t, c)
