@@ -38,30 +38,22 @@ func (r *Reader) ended() error {
 func (r *Reader) bitPos() int64 { return (r.inOff+int64(r.ip))*8 - int64(r.nb) }
 
 // refill brings the bit buffer to at least 48 bits, which lasts for any
-// symbol with its extra bits, or to the last bits of the source. It fails
-// only when the source does.
-func (r *Reader) refill() error {
+// symbol with its extra bits, or to the last bits of the source.
+func (r *Reader) refill() {
 	if r.nb >= 48 {
-		return nil
+		return
 	}
 	if b := r.in[r.ip:]; len(b) >= 8 {
 		r.bits |= binary.LittleEndian.Uint64(b) << r.nb
 		r.ip += int(63-r.nb) >> 3
 		r.nb |= 56
-		return nil
+		return
 	}
-	for r.nb < 56 {
-		if r.ip == len(r.in) && !r.next() {
-			if r.srcErr != io.EOF {
-				return r.srcErr
-			}
-			return nil
-		}
+	for r.nb < 56 && (r.ip < len(r.in) || r.next()) {
 		r.bits |= uint64(r.in[r.ip]) << r.nb
 		r.ip++
 		r.nb += 8
 	}
-	return nil
 }
 
 // drop takes n bits that the buffer has.
@@ -70,19 +62,18 @@ func (r *Reader) drop(n uint64) {
 	r.nb -= n
 }
 
-// take takes n bits, at most 48.
-func (r *Reader) take(n uint64) (uint64, error) {
+// take takes n bits, at most 48. When the source ends before, it sets short
+// and gives 0.
+func (r *Reader) take(n uint64) uint64 {
 	if r.nb < n {
-		if err := r.refill(); err != nil {
-			return 0, err
-		}
-		if r.nb < n {
-			return 0, r.ended()
+		if r.refill(); r.nb < n {
+			r.short = true
+			return 0
 		}
 	}
 	v := r.bits & (1<<n - 1)
 	r.drop(n)
-	return v, nil
+	return v
 }
 
 // align goes to the next byte boundary.

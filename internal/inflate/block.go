@@ -6,17 +6,14 @@ var preOrder = [19]uint8{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 
 
 // header takes a block's header and gets ready for its body.
 func (r *Reader) header() error {
-	v, err := r.take(3)
-	if err != nil {
-		return err
-	}
+	v := r.take(3)
 	r.final = v&1 != 0
 	switch v >> 1 {
 	case 0:
 		r.align()
-		n, err := r.take(32)
-		if err != nil {
-			return err
+		n := r.take(32)
+		if r.short {
+			return r.ended()
 		}
 		if uint16(n) != ^uint16(n>>16) {
 			return errStoredLen
@@ -39,21 +36,17 @@ func (r *Reader) header() error {
 
 // dynamic takes the code lengths of a dynamic block and builds its tables.
 func (r *Reader) dynamic() error {
-	v, err := r.take(14)
-	if err != nil {
-		return err
-	}
+	v := r.take(14)
 	nlit, ndist, npre := int(v&31)+257, int(v>>5&31)+1, int(v>>10)+4
 	if nlit > maxLit || ndist > maxDist {
 		return errCounts
 	}
 	var pre [19]uint8
 	for i := 0; i < npre; i++ {
-		v, err := r.take(3)
-		if err != nil {
-			return err
-		}
-		pre[preOrder[i]] = uint8(v)
+		pre[preOrder[i]] = uint8(r.take(3))
+	}
+	if r.short {
+		return r.ended()
 	}
 	if !build(r.mem.pre[:], preBits, pre[:], preBase[:], excFlag) {
 		return errCodeLens
@@ -61,9 +54,7 @@ func (r *Reader) dynamic() error {
 	n := nlit + ndist
 	for i := 0; i < n; {
 		if r.nb < 14 {
-			if err := r.refill(); err != nil {
-				return err
-			}
+			r.refill()
 		}
 		e := r.mem.pre[r.bits&(1<<preBits-1)]
 		if uint64(e&63) > r.nb {
@@ -92,11 +83,9 @@ func (r *Reader) dynamic() error {
 		default:
 			extra, rep = 7, 11
 		}
-		v, err := r.take(extra)
-		if err != nil {
-			return err
+		if rep += r.take(extra); r.short {
+			return r.ended()
 		}
-		rep += v
 		if i+int(rep) > n {
 			return errRepeat
 		}
@@ -144,15 +133,14 @@ func (r *Reader) body() error {
 			res = r.fast()
 		}
 		if res == atLimit {
-			var err error
-			if res, err = r.slow(); err != nil {
-				return err
-			}
+			res = r.slow()
 		}
 		switch res {
 		case endOfBlock:
 			r.endBlock()
 			return nil
+		case endOfInput:
+			return r.ended()
 		case badSymbol:
 			return errSymbol
 		case tooFar:

@@ -60,9 +60,7 @@ var (
 	errCRC          = &fault{ErrChecksum, "CRC-32 of the gzip member"}
 	errSize         = &fault{ErrChecksum, "length of the gzip member"}
 	errTail         = &fault{ErrTrailing, "bytes after the last gzip member"}
-	errPointTables  = &fault{ErrCorrupt, "resume point with bad code lengths"}
-	errPointMember  = &fault{ErrCorrupt, "resume point of a member start inside a byte"}
-	errPointWindow  = &fault{ErrCorrupt, "resume point with a window over 32 KiB"}
+	errPoint        = &fault{ErrCorrupt, "resume point that no stream has"}
 	errRange        = &fault{ErrCorrupt, "range does not end at the next resume point"}
 	errRangeCRC     = &fault{ErrChecksum, "CRC-32 of the range up to the next resume point"}
 	errNotIncreases = &fault{ErrCorrupt, "resume points out of order"}

@@ -49,6 +49,7 @@ type outcome int
 const (
 	atLimit    outcome = iota // too little room on either side
 	endOfBlock                // the end-of-block symbol was taken
+	endOfInput                // the source has no more (slow loop only)
 	badSymbol                 // bits that are no symbol
 	tooFar                    // a match from before mark
 )

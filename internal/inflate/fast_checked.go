@@ -17,14 +17,6 @@ func load64(b []byte, i int) uint64 { return binary.LittleEndian.Uint64(b[i : i+
 
 func store64(b []byte, i int, v uint64) { binary.LittleEndian.PutUint64(b[i:i+8:i+8], v) }
 
-// copy16 copies b[src:src+16] to b[dst:dst+16], dst being 16 or more behind.
-func copy16(b []byte, dst, src int) {
-	d, s := b[dst:dst+16:dst+16], b[src:src+16:src+16]
-	lo, hi := binary.LittleEndian.Uint64(s), binary.LittleEndian.Uint64(s[8:])
-	binary.LittleEndian.PutUint64(d, lo)
-	binary.LittleEndian.PutUint64(d[8:], hi)
-}
-
 func refill(in []byte, bits, nb uint64, p int) (uint64, uint64, int) {
 	return bits | load64(in, p)<<(nb&63), nb | 56, p + 7 - int(nb>>3&7)
 }
@@ -92,12 +84,13 @@ func (r *Reader) fast() outcome {
 				break
 			}
 		}
+		saved := bits
+		bits >>= e & 63
+		d := t.dist[bits&distMask]
+		nb -= e
 		out[w] = byte(e >> 8)
 		w += int(e >> 29)
-		end := w + int(e>>21&0xff+bits>>(e>>8&63)&(e>>16&31)+3)
-		bits >>= e & 63
-		nb -= e
-		d := t.dist[bits&distMask]
+		end := w + int(e>>21&0xff+saved>>(e>>8&63)&(e>>16&31)+3)
 		if d&farFlag != 0 {
 			bits, nb, p = refill(in, bits, nb, p)
 			if d&kindMask == kindSub {
@@ -108,38 +101,26 @@ func (r *Reader) fast() outcome {
 				break
 			}
 		}
-		dist := int(d>>48 + uint64(uint32(bits>>(d>>8&63))&uint32(d>>16)))
+		saved = bits
 		bits >>= d & 63
+		e = uint64(t.lit[bits&litMask])
 		nb -= d
-		j := bits & litMask
 		bits, nb, p = refill(in, bits, nb, p)
-		e = uint64(t.lit[j])
+		dist := int(d>>48 + uint64(uint32(saved>>(d>>8&63))&uint32(d>>16)))
 		src := w - dist
 		if src < t.mark {
 			r.dist, r.length = dist, end-w
 			res = tooFar
 			break
 		}
-		if dist >= 16 {
-			copy16(out, w, src)
-			copy16(out, w+16, src+16)
-			copy16(out, w+32, src+32)
-			copy16(out, w+48, src+48)
-			for w += 64; w < end; w += 16 {
-				copy16(out, w, src+64)
-				src += 16
-			}
-		} else if dist == 1 {
+		if dist == 1 {
 			v := uint64(out[src]) * 0x0101010101010101
 			for ; w < end; w += 8 {
 				store64(out, w, v)
 			}
-		} else if dist >= 8 {
-			for ; w < end; w, src = w+8, src+8 {
-				store64(out, w, load64(out, src))
-			}
 		} else {
-			for ; w < end; w, src = w+dist, src+dist {
+			step := min(dist, 8)
+			for ; w < end; w, src = w+step, src+step {
 				store64(out, w, load64(out, src))
 			}
 		}

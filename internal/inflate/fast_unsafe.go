@@ -82,12 +82,13 @@ func (r *Reader) fast() outcome {
 				break
 			}
 		}
+		saved := bits
+		bits >>= e & 63
+		d := t.dist[bits&distMask]
+		nb -= e
 		*(*byte)(w) = byte(e >> 8)
 		w = unsafe.Add(w, e>>29)
-		end := unsafe.Add(unsafe.Add(w, e>>21&0xff), bits>>(e>>8&63)&(e>>16&31)+3)
-		bits >>= e & 63
-		nb -= e
-		d := t.dist[bits&distMask]
+		end := unsafe.Add(unsafe.Add(w, e>>21&0xff), saved>>(e>>8&63)&(e>>16&31)+3)
 		if d&farFlag != 0 {
 			bits, nb, p = refill(bits, nb, p)
 			if d&kindMask == kindSub {
@@ -98,12 +99,12 @@ func (r *Reader) fast() outcome {
 				break
 			}
 		}
-		dist := uintptr(d>>48 + uint64(uint32(bits>>(d>>8&63))&uint32(d>>16)))
+		saved = bits
 		bits >>= d & 63
+		e = uint64(t.lit[bits&litMask])
 		nb -= d
-		j := bits & litMask
 		bits, nb, p = refill(bits, nb, p)
-		e = uint64(t.lit[j])
+		dist := uintptr(d>>48 + uint64(uint32(saved>>(d>>8&63))&uint32(d>>16)))
 		src := unsafe.Add(w, -int(dist))
 		if uintptr(src) < uintptr(t.mark) {
 			r.dist, r.length = int(dist), int(uintptr(end)-uintptr(w))

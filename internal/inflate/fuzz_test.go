@@ -179,7 +179,7 @@ func FuzzResume(f *testing.F) {
 		cut := min(len(in), int(spacing))
 		p := Point{In: int64(how & 7), Out: int64(len(in)), Window: in[:cut], Member: how == 200}
 		if cut > 3 {
-			p.Tables = in[:min(cut, 3+(257+int(in[1])+int(in[2])+2)/2)]
+			p.Tables = in[:min(cut, 3+257+int(in[1])+1+int(in[2]))]
 		}
 		var got [2][]byte
 		var errs [2]error

@@ -21,29 +21,30 @@ const (
 // member takes a gzip header, or finds the end of the stream.
 func (r *Reader) member() error {
 	in := r.bitPos()
+	bad := errMagic
 	first, ok := r.readByte()
-	switch {
-	case !ok && (r.ended() != errEnd || r.members == 0):
+	if r.members > 0 {
+		for bad = errTail; ok && first == 0; in = -1 { // padding, which only more of it may follow
+			first, ok = r.readByte()
+		}
+		if !ok && r.ended() == errEnd {
+			r.state = atEnd
+			return nil
+		}
+	}
+	if !ok {
 		return r.ended()
-	case !ok:
-		r.state = atEnd
-		return nil
-	case first == 0 && r.members > 0:
-		return r.padding()
-	case first != 0x1f:
-		return r.noMember()
+	}
+	if in < 0 || first != 0x1f {
+		return bad
 	}
 	if err := r.memberPoint(in); err != nil {
 		return err
 	}
 	h := headerReader{r: r}
 	h.add(first)
-	id2, err := h.byte()
-	if err != nil {
-		return err
-	}
-	if id2 != 0x8b {
-		return r.noMember()
+	if id2 := h.byte(); h.err == nil && id2 != 0x8b {
+		return bad
 	}
 	if err := h.rest(); err != nil {
 		return err
@@ -56,31 +57,6 @@ func (r *Reader) member() error {
 	return nil
 }
 
-// noMember is the error for bytes that are no gzip header.
-func (r *Reader) noMember() error {
-	if r.members > 0 {
-		return errTail
-	}
-	return errMagic
-}
-
-// padding takes zero bytes to the end of the source.
-func (r *Reader) padding() error {
-	for {
-		b, ok := r.readByte()
-		if !ok {
-			if r.ended() != errEnd {
-				return r.ended()
-			}
-			r.state = atEnd
-			return nil
-		}
-		if b != 0 {
-			return errTail
-		}
-	}
-}
-
 // trailer checks a member's end.
 func (r *Reader) trailer() error {
 	if err := r.settle(); err != nil { // no later member sees its history
@@ -91,13 +67,9 @@ func (r *Reader) trailer() error {
 		return nil
 	}
 	r.align()
-	crc, err := r.take(32)
-	if err != nil {
-		return err
-	}
-	size, err := r.take(32)
-	if err != nil {
-		return err
+	crc, size := r.take(32), r.take(32)
+	if r.short {
+		return r.ended()
 	}
 	r.sum()
 	if uint32(crc) != r.crc {
@@ -111,10 +83,12 @@ func (r *Reader) trailer() error {
 }
 
 // headerReader takes the bytes of a gzip header and keeps their checksum.
+// After an error it gives zeros.
 type headerReader struct {
 	r   *Reader
 	crc uint32
 	n   int
+	err error
 }
 
 func (h *headerReader) add(b byte) {
@@ -123,83 +97,55 @@ func (h *headerReader) add(b byte) {
 	h.n++
 }
 
-func (h *headerReader) byte() (byte, error) {
+func (h *headerReader) byte() byte {
 	if h.n >= maxHeader {
-		return 0, errHeaderLong
+		h.err = errHeaderLong
+	}
+	if h.err != nil {
+		return 0
 	}
 	b, ok := h.r.readByte()
 	if !ok {
-		return 0, h.r.ended()
+		h.err = h.r.ended()
+		return 0
 	}
 	h.add(b)
-	return b, nil
+	return b
 }
 
-func (h *headerReader) skip(n int) error {
+// number takes two bytes, the low one first.
+func (h *headerReader) number() int {
+	lo := int(h.byte())
+	return int(h.byte())<<8 | lo
+}
+
+func (h *headerReader) skip(n int) {
 	for range n {
-		if _, err := h.byte(); err != nil {
-			return err
-		}
+		h.byte()
 	}
-	return nil
 }
 
 // rest takes what follows the two magic bytes.
 func (h *headerReader) rest() error {
-	method, err := h.byte()
-	if err != nil {
-		return err
-	}
-	if method != 8 {
+	method, flags := h.byte(), h.byte()
+	switch {
+	case h.err != nil:
+		return h.err
+	case method != 8:
 		return errMethod
-	}
-	flags, err := h.byte()
-	if err != nil {
-		return err
-	}
-	if flags&flagReserved != 0 {
+	case flags&flagReserved != 0:
 		return errFlags
 	}
-	if err := h.skip(6); err != nil { // MTIME, XFL, OS
-		return err
-	}
+	h.skip(6) // MTIME, XFL, OS
 	if flags&flagExtra != 0 {
-		lo, err := h.byte()
-		if err != nil {
-			return err
-		}
-		hi, err := h.byte()
-		if err != nil {
-			return err
-		}
-		if err := h.skip(int(hi)<<8 | int(lo)); err != nil {
-			return err
-		}
+		h.skip(h.number())
 	}
 	for _, f := range [...]byte{flagName, flagComment} {
-		for flags&f != 0 {
-			b, err := h.byte()
-			if err != nil {
-				return err
-			}
-			if b == 0 {
-				break
-			}
+		for flags&f != 0 && h.byte() != 0 {
 		}
 	}
-	if flags&flagHeaderCRC != 0 {
-		want := uint16(h.crc)
-		lo, err := h.byte()
-		if err != nil {
-			return err
-		}
-		hi, err := h.byte()
-		if err != nil {
-			return err
-		}
-		if uint16(hi)<<8|uint16(lo) != want {
-			return errHeaderCRC
-		}
+	if want := h.crc & 0xffff; flags&flagHeaderCRC != 0 && h.number() != int(want) && h.err == nil {
+		return errHeaderCRC
 	}
-	return nil
+	return h.err
 }

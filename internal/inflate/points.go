@@ -16,9 +16,8 @@ type Point struct {
 	Member bool
 	// Tables are the block's code lengths, for a point inside a block: a byte
 	// whose bit 0 is set in the final block; the numbers of length codes less
-	// 257 and of distance codes less 1, a byte each; and the lengths, 4 bits
-	// each, the first in the low half. A single byte stands for a block of
-	// the fixed codes. At most 161 bytes.
+	// 257 and of distance codes less 1; and the lengths, a byte each. A single
+	// byte stands for a block of the fixed codes. At most 319 bytes.
 	Tables []byte
 	// Window is the end of the history before Out, at most 32 KiB: the bytes
 	// that later output refers to, zeros for the others, and none before the
@@ -156,15 +155,7 @@ func (r *Reader) packTables() []byte {
 	if r.nlit == 0 {
 		return append(b, flags)
 	}
-	b = append(b, flags, byte(r.nlit-257), byte(r.ndist-1))
-	for pair := range slices.Chunk(r.mem.lens[:r.nlit+r.ndist], 2) {
-		v := pair[0]
-		if len(pair) == 2 {
-			v |= pair[1] << 4
-		}
-		b = append(b, v)
-	}
-	return b
+	return append(append(b, flags, byte(r.nlit-257), byte(r.ndist-1)), r.mem.lens[:r.nlit+r.ndist]...)
 }
 
 // unpackTables makes r ready for the symbols of the block that b describes.
@@ -175,17 +166,14 @@ func (r *Reader) unpackTables(b []byte) error {
 		r.useFixed()
 		return nil
 	}
-	if len(b) < 3 {
-		return errPointTables
+	if len(b) < 3 || int(b[1])+257 > maxLit || int(b[2])+1 > maxDist {
+		return errPoint
 	}
-	nlit, ndist := int(b[1])+257, int(b[2])+1
-	if nlit > maxLit || ndist > maxDist || len(b) != 3+(nlit+ndist+1)/2 {
-		return errPointTables
+	if len(b) != 3+int(b[1])+257+int(b[2])+1 || slices.Max(b[3:]) > 15 {
+		return errPoint
 	}
-	for i := range nlit + ndist {
-		r.mem.lens[i] = b[3+i/2] >> (i % 2 * 4) & 15
-	}
-	return r.useLengths(nlit, ndist)
+	copy(r.mem.lens[:], b[3:])
+	return r.useLengths(int(b[1])+257, int(b[2])+1)
 }
 
 // Resume returns a Reader that starts at p. src gives the compressed bytes
@@ -205,25 +193,23 @@ func Resume(p Point, src Source, opt Options) *Reader {
 	return r
 }
 
+// start makes r ready for what comes at p.
 func (r *Reader) start(p Point) error {
-	switch {
-	case len(p.Window) > historySize:
-		return r.place(errPointWindow)
-	case p.Member:
-		if p.In%8 != 0 {
-			return r.place(errPointMember)
-		}
+	if len(p.Window) > historySize || p.Member && p.In%8 != 0 || p.In < 0 || p.Out < int64(len(p.Window)) {
+		return r.place(errPoint)
+	}
+	if p.Member {
 		return nil
-	case len(p.Tables) > 0:
+	}
+	r.members = 1
+	r.state = atBlock
+	if len(p.Tables) > 0 {
 		if err := r.unpackTables(p.Tables); err != nil {
 			return r.place(err)
 		}
-	default:
-		r.state = atBlock
 	}
-	r.members = 1
-	if _, err := r.take(uint64(p.In % 8)); err != nil {
-		return r.place(err)
+	if r.take(uint64(p.In % 8)); r.short {
+		return r.place(r.ended())
 	}
 	return nil
 }

@@ -108,7 +108,7 @@ func TestSpacing(t *testing.T) {
 			if len(p.Tables) > 0 {
 				inside++
 			}
-			if len(p.Tables) > 161 || len(p.Window) > 32<<10 {
+			if len(p.Tables) > 319 || len(p.Window) > 32<<10 {
 				t.Errorf("%s: %s", enc.name, brief(p))
 			}
 			if gap := p.Out - last; i > 0 && (gap < spacing/2 || gap > 2*spacing) {

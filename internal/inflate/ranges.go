@@ -15,8 +15,6 @@ const (
 	workerChunks = 12
 )
 
-var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
-
 // RangeOptions of DecodeRanges; the zero value is good for the ranges between
 // points of a gzip file.
 type RangeOptions struct {
@@ -67,21 +65,20 @@ func DecodeRanges(ctx context.Context, points []Point, opt RangeOptions,
 	defer cancel()
 
 	// Ranges are begun in order, at most workers beyond the one that is handed
-	// over. Each has a channel of its own, so that its chunks can wait there
-	// for their turn; a worker has a fixed number of chunks, so that they
-	// cannot be many.
-	jobs := make(chan rangeJob)
-	order := make(chan rangeJob, workers)
+	// over. A range's chunks wait for their turn in its own channel; a worker
+	// has a fixed number of buffers for them, so they cannot be many. What is
+	// in order has a worker, who closes its channel in the end.
+	jobs, order := make(chan *rangeJob), make(chan *rangeJob, workers)
 	wg.Go(func() {
 		defer close(order)
 		defer close(jobs)
 		for i := range n {
-			j := rangeJob{start: points[i], hi: opt.Size, out: make(chan chunk, workerChunks)}
+			j := &rangeJob{start: points[i], hi: opt.Size, out: make(chan chunk, workerChunks)}
 			if i+1 < len(points) {
 				j.end = &points[i+1]
 				j.hi = (j.end.In + 7) / 8
 			}
-			for _, c := range []chan rangeJob{order, jobs} {
+			for _, c := range []chan *rangeJob{jobs, order} {
 				select {
 				case c <- j:
 				case <-ctx.Done():
@@ -92,50 +89,28 @@ func DecodeRanges(ctx context.Context, points []Point, opt RangeOptions,
 	})
 	for range workers {
 		wg.Go(func() {
-			w := rangeWorker{raw: opt.Raw, open: open, free: make(chan *[chunkSize]byte, workerChunks)}
+			free := make(chan []byte, workerChunks)
+			for range workerChunks {
+				free <- nil // made when they are needed
+			}
 			for j := range jobs {
-				if err := w.decode(ctx, j); err != nil {
-					select {
-					case j.out <- chunk{err: err}:
-					case <-ctx.Done():
-					}
-				}
+				j.err = j.decode(ctx, opt.Raw, open, free)
 				close(j.out)
 			}
-			w.end()
 		})
 	}
 	for j := range order {
-		for c := range receive(ctx, j.out) {
-			if c.err != nil {
-				return c.err
-			}
+		for c := range j.out {
 			if err := yield(c.off, c.data); err != nil {
 				return err
 			}
 			c.free <- c.buf
 		}
-		if err := ctx.Err(); err != nil {
-			return err
+		if j.err != nil {
+			return j.err
 		}
 	}
 	return ctx.Err()
-}
-
-// receive gives what comes from c until it is closed or ctx ends.
-func receive(ctx context.Context, c <-chan chunk) func(func(chunk) bool) {
-	return func(use func(chunk) bool) {
-		for {
-			select {
-			case v, ok := <-c:
-				if !ok || !use(v) {
-					return
-				}
-			case <-ctx.Done():
-				return
-			}
-		}
-	}
 }
 
 type rangeJob struct {
@@ -143,96 +118,60 @@ type rangeJob struct {
 	end   *Point // nil: the end of the stream
 	hi    int64
 	out   chan chunk
+	err   error // set before out is closed
 }
 
 type chunk struct {
-	off  int64
-	data []byte
-	err  error
-	buf  *[chunkSize]byte
-	free chan *[chunkSize]byte // where buf goes back to
+	off       int64
+	data, buf []byte
+	free      chan<- []byte // where buf goes back to
 }
 
-type rangeWorker struct {
-	raw  bool
-	open func(ctx context.Context, lo, hi int64) (Source, error)
-	made int // buffers so far
-	free chan *[chunkSize]byte
-}
-
-// buffer waits for a free buffer; nil when ctx ends first.
-func (w *rangeWorker) buffer(ctx context.Context) *[chunkSize]byte {
-	select {
-	case b := <-w.free:
-		return b
-	default:
-	}
-	if w.made < workerChunks {
-		w.made++
-		return chunks.Get().(*[chunkSize]byte)
-	}
-	select {
-	case b := <-w.free:
-		return b
-	case <-ctx.Done():
-		return nil
-	}
-}
-
-// end gives back the buffers that are not in the consumer's hands.
-func (w *rangeWorker) end() {
-	for {
-		select {
-		case b := <-w.free:
-			chunks.Put(b)
-		default:
-			return
-		}
-	}
-}
-
-func (w *rangeWorker) decode(ctx context.Context, j rangeJob) (err error) {
-	src, err := w.open(ctx, j.start.In/8, j.hi)
+// decode decodes the range into buffers from free and sends them to j.out,
+// which has room for all of them.
+func (j *rangeJob) decode(ctx context.Context, raw bool, open func(context.Context, int64, int64) (Source, error), free chan []byte) (err error) {
+	src, err := open(ctx, j.start.In/8, j.hi)
 	if err != nil {
 		return err
 	}
 	if c, ok := src.(io.Closer); ok {
 		defer func() { err = errors.Join(err, c.Close()) }()
 	}
-	r := Resume(j.start, src, Options{Raw: w.raw})
+	r := Resume(j.start, src, Options{Raw: raw})
 	r.exact = j.end
 	defer r.Close()
 	for {
-		buf := w.buffer(ctx)
-		if buf == nil {
+		var buf []byte
+		select {
+		case buf = <-free:
+		case <-ctx.Done():
 			return ctx.Err()
 		}
+		if buf == nil {
+			buf = make([]byte, chunkSize)
+		}
 		off := r.offset()
-		data, err := r.Fill(buf[:])
+		data, err := r.Fill(buf)
 		if err != nil {
-			w.free <- buf
+			free <- buf
 			if err == io.EOF {
 				return nil
 			}
 			return err
 		}
-		select {
-		case j.out <- chunk{off: off, data: data, buf: buf, free: w.free}:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		j.out <- chunk{off, data, buf, free}
 	}
 }
 
-// limitExact keeps output inside the range that r.exact ends, and finds its
-// end: both offsets are those of the point, and what comes next is what it
+// limitExact keeps output inside the range that r.exact ends, and gives io.EOF
+// at its end: both offsets are those of the point, and what comes next is what it
 // says. An end of block, or of a member, may lie before it; to take that, one
 // byte more is allowed, and refused when it really comes.
-func (r *Reader) limitExact() (done bool, err error) {
+func (r *Reader) limitExact() error {
 	end := r.exact
 	left := end.Out - r.offset()
 	if left < 0 || r.bitPos() > end.In {
-		return false, errRange
+		return errRange
 	}
 	next := atBlock
 	if end.Member {
@@ -243,14 +182,14 @@ func (r *Reader) limitExact() (done bool, err error) {
 	if left == 0 && r.bitPos() == end.In && r.state == next {
 		r.sum()
 		if !r.opt.Raw && !end.Member && (r.crc != end.CRC || uint32(end.Out-r.begin) != end.Size) {
-			return false, errRangeCRC
+			return errRangeCRC
 		}
-		return true, io.EOF
+		return io.EOF
 	}
 	if r.state == atEnd {
-		return false, errRange
+		return errRange
 	}
 	r.fastSoft = int(min(int64(r.fastSoft), end.Out-r.base-outSlack))
 	r.soft = int(min(int64(r.soft), max(end.Out, r.offset()+1)-r.base))
-	return false, nil
+	return nil
 }

@@ -54,6 +54,7 @@ type Reader struct {
 	inOff  int64
 	bits   uint64
 	nb     uint64
+	short  bool // take found too few bits
 
 	// Output: see the picture in fast.go. base is the stream offset of out[0].
 	out      []byte
@@ -95,7 +96,7 @@ type memory struct {
 	pre    [1 << preBits]uint32
 	lens   [maxLit + maxDist]uint8
 	window [historySize]byte
-	packed [3 + (maxLit+maxDist+1)/2]byte
+	packed [3 + maxLit + maxDist]byte
 }
 
 var (
@@ -116,8 +117,7 @@ const (
 
 // NewReader returns a Reader of the stream that src gives.
 func NewReader(src Source, opt Options) *Reader {
-	r := new(Reader)
-	r.opt = opt
+	r := &Reader{opt: opt}
 	r.Reset(src)
 	return r
 }
@@ -149,43 +149,31 @@ func (r *Reader) Close() error {
 	return nil
 }
 
-// InputOffset is the compressed byte offset up to which input has been used.
-func (r *Reader) InputOffset() int64 { return (r.bitPos() + 7) / 8 }
-
 // Read reads decoded bytes.
 func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if len(r.ready) == 0 {
-		data, err := r.Fill(r.buffer())
-		if err != nil {
-			return 0, err
-		}
-		r.ready = data
-	}
-	n := copy(p, r.ready)
-	r.ready = r.ready[n:]
-	return n, nil
+	data, err := r.peek()
+	n := copy(p, data)
+	r.ready = data[n:]
+	return n, err
 }
 
 // WriteTo writes the rest of the stream to w, straight from the buffer.
 func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	var total int64
 	for {
-		data := r.ready
-		if r.ready = nil; len(data) == 0 {
-			var err error
-			if data, err = r.Fill(r.buffer()); err == io.EOF {
-				return total, nil
-			} else if err != nil {
-				return total, err
-			}
+		data, err := r.peek()
+		if err == io.EOF {
+			return total, nil
+		} else if err != nil {
+			return total, err
 		}
 		n, err := w.Write(data)
 		total += int64(n)
+		r.ready = data[n:]
 		if err != nil {
-			r.ready = data[n:]
 			return total, err
 		}
 	}
@@ -194,20 +182,25 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 // Discard drops the next n bytes of the stream.
 func (r *Reader) Discard(n int64) error {
 	for n > 0 {
-		if len(r.ready) == 0 {
-			data, err := r.Fill(r.buffer())
-			if err == io.EOF {
-				return io.ErrUnexpectedEOF
-			} else if err != nil {
-				return err
-			}
-			r.ready = data
+		data, err := r.peek()
+		if err == io.EOF {
+			return io.ErrUnexpectedEOF
+		} else if err != nil {
+			return err
 		}
-		k := min(n, int64(len(r.ready)))
-		r.ready = r.ready[k:]
+		k := min(n, int64(len(data)))
+		r.ready = data[k:]
 		n -= k
 	}
 	return nil
+}
+
+// peek gives bytes that are decoded and not yet handed out, or an error.
+func (r *Reader) peek() (data []byte, err error) {
+	if len(r.ready) == 0 {
+		r.ready, err = r.Fill(r.buffer())
+	}
+	return r.ready, err
 }
 
 func (r *Reader) buffer() []byte {
@@ -292,13 +285,13 @@ func (r *Reader) decode() error {
 		if r.opt.End > 0 && r.offset() >= r.opt.End {
 			return io.EOF
 		}
-		r.soft, r.fastSoft = full, full
+		r.soft = full
 		if r.opt.End > 0 {
 			r.soft = int(min(int64(full), r.opt.End-r.base))
-			r.fastSoft = r.soft
 		}
+		r.fastSoft = r.soft
 		if r.exact != nil {
-			if done, err := r.limitExact(); done || err != nil {
+			if err := r.limitExact(); err != nil {
 				return err
 			}
 		}

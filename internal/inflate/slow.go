@@ -7,15 +7,13 @@ package inflate
 
 // slow decodes symbols until the fast loop may take over, the soft limit is
 // reached or the block ends.
-func (r *Reader) slow() (outcome, error) {
+func (r *Reader) slow() outcome {
 	t := r.tab
 	for r.w < r.soft {
 		if !r.onlySlow && len(r.in)-r.ip >= inSlack && r.w < r.fastSoft {
-			return atLimit, nil
+			return atLimit
 		}
-		if err := r.refill(); err != nil {
-			return atLimit, err
-		}
+		r.refill()
 		e := uint64(t.lit[r.bits&litMask])
 		if e&excFlag != 0 && e&kindMask == kindSub {
 			e = uint64(t.lit[(e>>16+r.bits>>litBits&(1<<(e>>8&15)-1))&(litSize-1)])
@@ -24,7 +22,7 @@ func (r *Reader) slow() (outcome, error) {
 			e = litFlag | e>>8&0xff<<16 | r.literalBits(e>>8&0xff)
 		}
 		if e&63 > r.nb {
-			return atLimit, r.ended()
+			return endOfInput
 		}
 		if e&litFlag != 0 {
 			r.out[r.w] = byte(e >> 16)
@@ -35,37 +33,34 @@ func (r *Reader) slow() (outcome, error) {
 		if e&excFlag != 0 {
 			if e&kindMask == kindEnd {
 				r.drop(e & 63)
-				return endOfBlock, nil
+				return endOfBlock
 			}
-			return badSymbol, nil
+			return badSymbol
 		}
 		r.length = int(e>>21 + r.bits>>(e>>8&63)&(e>>16&31) + 3)
 		r.drop(e & 63)
-
-		if err := r.refill(); err != nil {
-			return atLimit, err
-		}
+		r.refill()
 		d := t.dist[r.bits&distMask]
 		if d&farFlag != 0 && d&kindMask == kindSub {
 			d = t.dist[(d>>16+r.bits>>distBits&(1<<(d>>8&15)-1))&(distSize-1)]
 		}
 		if d&63 > r.nb {
-			return atLimit, r.ended()
+			return endOfInput
 		}
 		if d&farFlag != 0 {
-			return badSymbol, nil
+			return badSymbol
 		}
 		r.dist = int(d>>48 + r.bits>>(d>>8&63)&(d>>16&0x1fff))
 		r.drop(d & 63)
 		if r.dist > r.w-r.mark {
-			return tooFar, nil
+			return tooFar
 		}
 		for range r.length {
 			r.out[r.w] = r.out[r.w-r.dist]
 			r.w++
 		}
 	}
-	return atLimit, nil
+	return atLimit
 }
 
 // literalBits is the length of a literal's code in this block.

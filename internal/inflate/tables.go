@@ -2,6 +2,7 @@ package inflate
 
 import (
 	"math/bits"
+	"strings"
 	"sync"
 )
 
@@ -101,25 +102,10 @@ func init() {
 // fixed are the tables of block type 1 (RFC 1951, 3.2.6).
 var fixed = sync.OnceValue(func() *tables {
 	t := new(tables)
-	var lens [288]uint8
-	for i := range lens {
-		switch {
-		case i < 144:
-			lens[i] = 8
-		case i < 256:
-			lens[i] = 9
-		case i < 280:
-			lens[i] = 7
-		default:
-			lens[i] = 8
-		}
-	}
-	var far [32]uint8
-	for i := range far {
-		far[i] = 5
-	}
-	build(t.lit[:], litBits, lens[:], litBase[:], excFlag)
-	build(t.dist[:], distBits, far[:], distBase[:], farFlag)
+	rep := strings.Repeat
+	lens := []uint8(rep("\x08", 144) + rep("\x09", 112) + rep("\x07", 24) + rep("\x08", 8))
+	build(t.lit[:], litBits, lens, litBase[:], excFlag)
+	build(t.dist[:], distBits, []uint8(rep("\x05", 32)), distBase[:], farFlag)
 	return t
 })
 
@@ -137,8 +123,7 @@ func build[E uint32 | uint64](table []E, width int, lens []uint8, base []E, exc 
 		count[n&15]++
 	}
 	var next [16]int // where in sorted the symbols of a length go
-	next[0] = 0
-	left := 1 // codes of this length still free
+	left := 1        // codes of this length still free
 	longest := 0
 	for n := 1; n < 16; n++ {
 		next[n] = next[n-1] + count[n-1]
