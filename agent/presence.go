@@ -42,8 +42,10 @@ func lookAt(path string) (inode, error) {
 // inode, whatever has been edited in it. A directory that was emptied counts
 // as gone: what was mounted is not there.
 //
-// The number of a device may be another one after a boot, so then the birth
-// time stands in for it, and the fingerprint takes the new number over.
+// The number of a device is another one when the file system was mounted anew,
+// by a boot or without one (an overlay of a container, a loop device). Then
+// the time of birth stands in for it, or, where there is none, that of the
+// last change; and the fingerprint takes the new number over.
 func (p *published) isThere() (bool, error) {
 	i, err := lookAt(p.RealPath)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
@@ -56,7 +58,7 @@ func (p *published) isThere() (bool, error) {
 		return false, nil
 	}
 	if i.dev != p.Fingerprint.Dev {
-		if p.BootID == bootID() || i.birth != p.BirthNS {
+		if i.birth != p.BirthNS || (i.birth == 0 && i.changed != p.Fingerprint.ChangeTimeNS) {
 			return false, nil
 		}
 		p.Fingerprint.Dev = i.dev

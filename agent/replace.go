@@ -62,6 +62,9 @@ func (a *Agent) unedited(path string) bool {
 	if err != nil || rc == nil || rc.Published == nil {
 		return false
 	}
+	if there, err := rc.Published.isThere(); err != nil || !there {
+		return false
+	}
 	edited, err := rc.Published.edited(rc.Inside, a.unedited)
 	return err == nil && !edited
 }
