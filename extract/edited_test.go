@@ -193,7 +193,7 @@ func TestSeconds(t *testing.T) {
 	must(t, f.Close())
 	for _, cmd := range [][]string{{"mkfs.ext4", "-q", "-F", "-I", "128", image}, {"mount", "-o", "loop", image, mnt}} {
 		if out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
-			t.Skipf("%s: %v %s", cmd[0], err, out)
+			lacking(t, "%s: %v %s", cmd[0], err, out)
 		}
 	}
 	defer func() { must(t, exec.Command("umount", mnt).Run()) }()

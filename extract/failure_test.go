@@ -140,7 +140,7 @@ func TestNoSpace(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4m,nr_inodes=200"); err != nil {
-		t.Skipf("cannot mount: %v", err)
+		lacking(t, "cannot mount: %v", err)
 	}
 	defer func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) }()
 	large := strings.Repeat("large", 1<<20)
@@ -169,7 +169,7 @@ func TestNoSpace(t *testing.T) {
 // free when a limit allows it.
 func TestHoles(t *testing.T) {
 	if _, err := exec.LookPath("tar"); err != nil {
-		t.Skip("there is no tar to make a sparse archive")
+		lacking(t, "there is no tar to make a sparse archive")
 	}
 	dir := t.TempDir()
 	src := dir + "/sparse"

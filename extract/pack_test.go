@@ -106,7 +106,7 @@ func modTime(t testing.TB, path string) time.Time {
 // TestPackForTar: GNU tar lists and extracts what we pack.
 func TestPackForTar(t *testing.T) {
 	if _, err := exec.LookPath("tar"); err != nil {
-		t.Skip("there is no tar to ask")
+		lacking(t, "there is no tar to ask")
 	}
 	src := packSource(t)
 	cmd := exec.Command("tar", "-tvzf", "-")
