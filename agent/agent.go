@@ -193,7 +193,7 @@ func (rc *receipt) status() ItemStatus {
 			s.Hint = "mount it again, or forget it with objectmount unmount"
 			break
 		}
-		s.State, s.Percent = StateReady, 100
+		s.State, s.Percent, s.RealPath = StateReady, 100, p.RealPath
 		s.Bytes, s.TotalBytes, s.Written, s.Entries = p.Identity.Size, p.Identity.Size, p.Bytes, p.Entries
 	}
 	return s
