@@ -17,8 +17,7 @@ import (
 	"objectmount/objects"
 )
 
-// maxRestarts is how often one try begins again because the object changed
-// while it was read.
+// maxRestarts is how often one try begins again; see beginAgain.
 const maxRestarts = 3
 
 // bringHow says who wants a mount, and whether it may be made now.
@@ -77,11 +76,25 @@ func (a *Agent) bringUp(ctx context.Context, m *Mount, how bringHow, it *item) (
 	}
 	for try := 1; ; try++ {
 		made, err = b.extract(ctx)
-		if !errors.Is(err, objects.ErrChanged) || try == maxRestarts || rc.Staging != nil {
+		if !beginAgain(err, try) {
 			return made, err
 		}
-		a.log.Warn("object changed while it was read: beginning again", zap.String("path", path), zap.Int("try", try))
+		a.log.Warn("beginning again with the first byte", zap.String("path", path), zap.Int("try", try), zap.String("error", errorText(err)))
 	}
+}
+
+// beginAgain says whether a transfer that failed is worth another one from the
+// start, at once: the object was replaced while it was read, or the server
+// cannot go on in the middle. Bytes with a wrong checksum are fetched a second
+// time, because they may have been damaged on the way.
+func beginAgain(err error, try int) bool {
+	switch {
+	case errors.Is(err, objects.ErrChecksum):
+		return try == 1
+	case errors.Is(err, objects.ErrChanged), errors.Is(err, objects.ErrNoRanges), errors.Is(err, objects.ErrNoValidator):
+		return try < maxRestarts
+	}
+	return false
 }
 
 // wantedNow is what the mount wants now: of a local file, its present state.
