@@ -83,7 +83,7 @@ download_url, preserve_owner. A directory as --spec means all its *.json files.`
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&spec, "spec", filepath.Join(p.config, "mounts.json"), "spec file (with its drop-ins in mounts.d beside it), or a directory of spec files")
+	f.StringVar(&spec, "spec", filepath.Join(p.config, "mounts.json"), "spec file (with drop-ins in the directory of its name less .json, plus .d), or a directory of spec files")
 	f.BoolVar(&once, "once", false, "make every mount, then exit")
 	f.BoolVar(&asJSON, "json", false, "with --once: print the final status as JSON")
 	f.IntVar(&parallel, "parallel", 4, "mounts made at the same time")
