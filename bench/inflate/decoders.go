@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"syscall"
 	"time"
 )
 
@@ -23,12 +22,18 @@ type decoder struct {
 
 // result is what the runs of one decoder took.
 type result struct {
-	Name      string    `json:"name"`
-	Median    float64   `json:"median_seconds"`
-	Best      float64   `json:"best_seconds"`
-	CPU       float64   `json:"cpu_seconds"` // median of user and system time
-	PeakBytes int64     `json:"peak_bytes"`
-	Runs      []float64 `json:"runs_seconds"`
+	Name   string    `json:"name"`
+	Median float64   `json:"median_seconds"`
+	Best   float64   `json:"best_seconds"`
+	CPU    float64   `json:"cpu_seconds"` // median of user and system time
+	Runs   []float64 `json:"runs_seconds"`
+}
+
+func (r result) time(cpu bool) float64 {
+	if cpu {
+		return r.CPU
+	}
+	return r.Median
 }
 
 // decoders builds ours into dir and finds the peers that are installed.
@@ -83,7 +88,7 @@ func race(ctx context.Context, name string, decoders []decoder, runs int) ([]res
 			// else had the processor; the least disturbed of three counts.
 			wall, lost := 0.0, math.Inf(1)
 			for try := 0; try < 3 && lost > 0.03; try++ {
-				w, cpu, peak, err := run(ctx, d, name)
+				w, cpu, err := run(ctx, d, name)
 				if err != nil {
 					return nil, fmt.Errorf("%s: %w", d.name, err)
 				}
@@ -91,7 +96,6 @@ func race(ctx context.Context, name string, decoders []decoder, runs int) ([]res
 					wall, lost = w, l
 				}
 				cpus[i] = append(cpus[i], cpu)
-				all[i].PeakBytes = max(all[i].PeakBytes, peak)
 			}
 			all[i].Runs = append(all[i].Runs, wall)
 		}
@@ -105,19 +109,18 @@ func race(ctx context.Context, name string, decoders []decoder, runs int) ([]res
 	return all, nil
 }
 
-// run gives a run's wall-clock and processor seconds and peak memory.
-func run(ctx context.Context, d decoder, name string) (wall, cpu float64, peak int64, err error) {
+// run gives a run's wall-clock and processor seconds.
+func run(ctx context.Context, d decoder, name string) (wall, cpu float64, err error) {
 	cmd := exec.CommandContext(ctx, d.argv[0], append(slices.Clone(d.argv[1:]), name)...)
 	cmd.Stderr = os.Stderr // no Stdout: the null device
 	start := time.Now()
 	err = cmd.Run()
 	wall = time.Since(start).Seconds()
 	if err != nil {
-		return 0, 0, 0, err
+		return 0, 0, err
 	}
-	use := cmd.ProcessState.SysUsage().(*syscall.Rusage)
 	cpu = cmd.ProcessState.UserTime().Seconds() + cmd.ProcessState.SystemTime().Seconds()
-	return wall, cpu, use.Maxrss << 10, nil
+	return wall, cpu, nil
 }
 
 func median(v []float64) float64 {

@@ -43,6 +43,7 @@ func main() {
 		cpu   = flag.Int("cpu", -1, "pin one-thread runs to this processor with taskset")
 		size  = flag.Int("mib", 96, "size of each corpus that is made, in MiB")
 		match = flag.String("only", "", "only decoders whose name contains this")
+		by    = flag.String("by", "wall", "compare by wall clock, or by cpu (user and system) time where the machine is shared")
 	)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -83,7 +84,7 @@ func main() {
 		}
 		all = append(all, rep)
 		if !*asJ {
-			print(rep)
+			print(rep, *by == "cpu")
 		}
 	}
 	if *asJ {
@@ -100,13 +101,13 @@ func fail(err error) {
 	os.Exit(1)
 }
 
-func print(rep report) {
+func print(rep report, cpu bool) {
 	fmt.Printf("\n%s: %d bytes, compressed %d (%.2f:1)\n", rep.Corpus, rep.Bytes, rep.Compressed, float64(rep.Bytes)/float64(rep.Compressed))
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "decoder\tmedian s\tbest s\tMB/s\tto klauspost\tto igzip\tpeak MiB\t")
+	fmt.Fprintln(w, "decoder\tmedian s\tbest s\tcpu s\tMB/s\tto klauspost\tto igzip\t")
 	for _, d := range rep.Decoders {
-		fmt.Fprintf(w, "%s\t%.3f\t%.3f\t%.0f\t%s\t%s\t%.0f\t\n", d.Name, d.Median, d.Best, float64(rep.Bytes)/1e6/d.Median,
-			ratio(rep, d, "klauspost"), ratio(rep, d, "igzip"), float64(d.PeakBytes)/(1<<20))
+		fmt.Fprintf(w, "%s\t%.3f\t%.3f\t%.3f\t%.0f\t%s\t%s\t\n", d.Name, d.Median, d.Best, d.CPU, float64(rep.Bytes)/1e6/d.time(cpu),
+			ratio(rep, d, "klauspost", cpu), ratio(rep, d, "igzip", cpu))
 	}
 	w.Flush()
 	if len(rep.Points) == 0 {
@@ -122,10 +123,10 @@ func print(rep report) {
 }
 
 // ratio is d's time in those of the named decoder.
-func ratio(rep report, d result, name string) string {
+func ratio(rep report, d result, name string, cpu bool) string {
 	for _, o := range rep.Decoders {
 		if o.Name == name {
-			return fmt.Sprintf("%.3f", d.Median/o.Median)
+			return fmt.Sprintf("%.3f", d.time(cpu)/o.time(cpu))
 		}
 	}
 	return "-"
