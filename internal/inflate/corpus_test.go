@@ -8,13 +8,23 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
 	kflate "github.com/klauspost/compress/flate"
 )
+
+// goroot is where the Go tree lies.
+var goroot = sync.OnceValue(func() string {
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		panic(err)
+	}
+	return strings.TrimSpace(string(out))
+})
 
 // texts are inputs of different kinds, each a few hundred KiB at most, so
 // that every encoder below can be tried on each.
@@ -55,7 +65,7 @@ var texts = sync.OnceValue(func() map[string][]byte {
 		"e":  "compress/testdata/e.txt",
 		"pi": "compress/testdata/pi.txt", "gettysburg": "compress/testdata/gettysburg.txt",
 	} {
-		if b, err := os.ReadFile(filepath.Join(runtime.GOROOT(), "src", file)); err == nil {
+		if b, err := os.ReadFile(filepath.Join(goroot(), "src", file)); err == nil {
 			all[name] = b
 		}
 	}

@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -119,7 +118,7 @@ func gunzip(gz []byte) ([]byte, error) {
 
 // TestStandardData holds us against the standard library on its own data.
 func TestStandardData(t *testing.T) {
-	files, _ := filepath.Glob(filepath.Join(runtime.GOROOT(), "src/compress/flate/testdata/*"))
+	files, _ := filepath.Glob(filepath.Join(goroot(), "src/compress/flate/testdata/*"))
 	deflated := 0
 	for _, f := range files {
 		raw, err := os.ReadFile(f)
