@@ -32,5 +32,8 @@ bench: ## Go benchmarks of every room
 bench-extract: ## whole-process extraction beside the installed peers (root)
 	$(GO) run ./bench/extract
 
+bench-inflate: ## our gzip decoder beside the installed peers, as whole processes
+	$(GO) run ./bench/inflate
+
 clean:
 	rm -rf bin bench/out

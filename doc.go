@@ -16,6 +16,8 @@
 //	index                 reads tar headers strictly, for all who need to know what is in an archive
 //	internal/inflate      decodes DEFLATE and gzip fast, and resumes at any block boundary
 //	internal/archivetest  makes deterministic archives for tests, tame and hostile
+//	internal/faulttest    misbehaves as networks and servers do, by seed
+//	bench                 compares whole processes with the peers that are installed
 //
 // How bytes flow when a machine boots:
 //
