@@ -221,7 +221,7 @@ func TestStages(t *testing.T) {
 		}
 	})
 	deadline := time.After(30 * time.Second)
-	for !exists(dir + "/.x.stage-run-1") { // the reader is ahead of it
+	for !exists(dir + "/.x.stage-run-1/new") { // the reader is ahead of it, and the lock comes before
 		select {
 		case <-deadline:
 			t.Fatalf("no stage:\n%v", listTree(t, dir))
