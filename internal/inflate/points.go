@@ -39,6 +39,7 @@ type Point struct {
 type tracker struct {
 	any   bool  // a point was taken
 	last  int64 // its Out
+	in    int64 // its In
 	open  bool  // it waits for its window
 	first int   // where in mem.window what was collected begins
 	point Point
@@ -54,7 +55,10 @@ func (r *Reader) points() error {
 	since := r.offset() - r.track.last
 	switch r.state {
 	case atBlock:
-		if since >= r.opt.Spacing || !r.track.any {
+		// What compresses badly takes longer: its points come sooner, so that
+		// reading up to any byte takes about the same time everywhere.
+		dense := (r.bitPos()-r.track.in)/8 >= r.opt.Spacing*3/8
+		if since >= r.opt.Spacing || dense || !r.track.any {
 			return r.takePoint(Point{In: r.bitPos()})
 		}
 	case inBlock:
@@ -94,7 +98,7 @@ func (r *Reader) takePoint(p Point) error {
 		p.CRC, p.Size = r.crc, uint32(p.Out-r.begin)
 	}
 	t := &r.track
-	t.any, t.last, t.point = true, p.Out, p
+	t.any, t.last, t.in, t.point = true, p.Out, p.In, p
 	t.open = true
 	t.first = historySize
 	r.mark = r.w
@@ -188,7 +192,7 @@ func Resume(p Point, src Source, opt Options) *Reader {
 	r.base = p.Out - int64(len(p.Window))
 	r.crc, r.begin = p.CRC, p.Out-int64(p.Size)
 	r.summed = r.w
-	r.track.any, r.track.last = true, p.Out
+	r.track.any, r.track.last, r.track.in = true, p.Out, p.In
 	r.err = r.start(p)
 	return r
 }

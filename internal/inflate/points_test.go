@@ -93,7 +93,8 @@ func TestResumeAgain(t *testing.T) {
 }
 
 // TestSpacing: points lie at least the spacing apart and less than twice,
-// even inside one block of many MiB; and their windows stay small.
+// even inside one block of many MiB; closer only where much compressed data
+// lies between them. Their windows stay small.
 func TestSpacing(t *testing.T) {
 	big := bytes.Repeat(texts()["json"], 12)
 	for _, enc := range []encoder{level(6), level(1), encoders[11], encoders[12], level(0)} {
@@ -103,7 +104,7 @@ func TestSpacing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		inside, last := 0, int64(0)
+		inside, last, lastIn := 0, int64(0), int64(0)
 		for i, p := range points {
 			if len(p.Tables) > 0 {
 				inside++
@@ -111,10 +112,11 @@ func TestSpacing(t *testing.T) {
 			if len(p.Tables) > 319 || len(p.Window) > 32<<10 {
 				t.Errorf("%s: %s", enc.name, brief(p))
 			}
-			if gap := p.Out - last; i > 0 && (gap < spacing/2 || gap > 2*spacing) {
+			dense := (p.In-lastIn)/8 >= spacing*3/8
+			if gap := p.Out - last; i > 0 && (gap < spacing/2 && !dense || gap > 2*spacing) {
 				t.Errorf("%s: gap of %d before %s", enc.name, gap, brief(p))
 			}
-			last = p.Out
+			last, lastIn = p.Out, p.In
 		}
 		if int64(len(big))-last > 2*spacing {
 			t.Errorf("%s: %d bytes behind the last point", enc.name, int64(len(big))-last)
@@ -123,6 +125,28 @@ func TestSpacing(t *testing.T) {
 			t.Errorf("%d points of %d inside the one block", inside, len(points))
 		}
 		t.Logf("%s: %d points, %d inside blocks", enc.name, len(points), inside)
+	}
+}
+
+// TestDense: where data hardly compresses, no more compressed bytes than 3/8
+// of the spacing and a block lie between points. A block of this encoder is
+// below 64 KiB.
+func TestDense(t *testing.T) {
+	random := texts()["random"]
+	noise := make([]byte, 2<<20)
+	for i := range noise {
+		noise[i] = random[i%len(random)] & 0x7f // seven bits of eight
+	}
+	gz := level(6).encode(t, noise)
+	const spacing = 512 << 10
+	points, _, err := record(gz, Options{Spacing: spacing})
+	if err != nil || len(points) < 6 {
+		t.Fatal(len(points), err)
+	}
+	for i, p := range points[1:] {
+		if gap := (p.In - points[i].In) / 8; gap < spacing*3/8 || gap > spacing*3/8+64<<10 {
+			t.Errorf("%d compressed bytes before %s", gap, brief(p))
+		}
 	}
 }
 

@@ -32,8 +32,9 @@ type Options struct {
 	OnPoint func(Point) error
 	// Spacing is the stream distance between points in bytes, 1 MiB if 0. A
 	// point lies at the first block boundary at least this far from the last
-	// one, or inside a block when none comes within twice that. (Below 64 KiB
-	// a stored block can be longer than that.)
+	// one, or at least 3/8 of it in compressed bytes, since decoding them is
+	// what takes the time; or inside a block when none comes within twice
+	// Spacing. (Below 64 KiB a stored block can be longer than that.)
 	Spacing int64
 	// End is the stream offset at which reading stops with io.EOF, if not 0.
 	// Nothing behind it is checked, nor is the member's checksum.
