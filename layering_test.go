@@ -17,6 +17,7 @@ const module = "objectmount"
 var mayImport = map[string][]string{
 	"":                     nil,
 	"objects":              nil,
+	"cache":                nil,
 	"index":                nil,
 	"extract":              {"internal/inflate", "index"},
 	"systemd":              nil,
