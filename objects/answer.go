@@ -46,6 +46,9 @@ type ask struct {
 	size     *int64    // the size the object must have; nil: not known before
 	hashed   bool      // a SHA-256 is known, so wrong bytes will be found out
 	whole    bool      // ask without a Range, after a 416 to the first request
+	opening  bool      // it is the opening request of a Reader; see pin
+	ranged   bool      // the server has been seen to serve ranges
+	sent     func()    // called when the request goes out; may be nil
 }
 
 // header is what a request for this says besides its URL. Only own headers
@@ -97,7 +100,11 @@ func (a ask) judge(status int, h http.Header, length int64) (grant, error) {
 		return grant{}, err
 	}
 	if a.off > maxDiscard {
-		return grant{}, permanent(fmt.Errorf("%w: bytes from %d on were asked for and it sends the whole object", ErrNoRanges, a.off))
+		err := fmt.Errorf("%w: bytes from %d on were asked for and it sends the whole object", ErrNoRanges, a.off)
+		if a.ranged { // it can do better
+			return grant{}, &protocolError{msg: err.Error(), cause: ErrNoRanges}
+		}
+		return grant{}, permanent(err)
 	}
 	skip := min(a.off, length)
 	return grant{id: id, skip: skip, n: min(a.end, length) - skip}, nil

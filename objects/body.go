@@ -22,6 +22,7 @@ type body struct {
 	rc      io.ReadCloser
 	w       *watch
 	stall   *stallError
+	net     *Network
 	left    int64 // bytes still owed
 	counted bool  // net/http itself holds the body to a Content-Length
 	more    bool  // the answer goes on after what is wanted
@@ -31,8 +32,8 @@ type body struct {
 }
 
 // newBody guards resp's body, of which n bytes are wanted from where it is.
-func newBody(resp *http.Response, w *watch, idle time.Duration, n int64) *body {
-	return &body{rc: resp.Body, w: w, stall: &stallError{"no byte", idle}, left: n,
+func newBody(resp *http.Response, w *watch, l *link, n int64) *body {
+	return &body{rc: resp.Body, w: w, stall: &stallError{"no byte", l.idle}, net: l.net, left: n,
 		counted: resp.ContentLength >= 0, more: resp.ContentLength > n}
 }
 
@@ -44,8 +45,11 @@ func (b *body) Read(p []byte) (int, error) {
 	if int64(len(p)) > b.left {
 		p = p[:b.left]
 	}
-	n, err := b.wait(p)
+	n, err := b.wait(b.net.cut(p))
 	b.left -= int64(n)
+	if serr := b.net.spend(b.w.ctx, n); serr != nil && err == nil {
+		err = serr
+	}
 	switch {
 	case b.left == 0:
 		return b.finish(n)

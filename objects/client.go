@@ -119,16 +119,17 @@ type Stats struct {
 	Requests int64 `json:"requests"` // HTTP requests sent, redirects included
 	Retries  int64 `json:"retries"`  // tries that failed and were followed by another
 	Renewals int64 `json:"renewals"` // URLs minted after the first
+	Hedges   int64 `json:"hedges"`   // second requests for reads that stood still
 	Bytes    int64 `json:"bytes"`    // object bytes received or sent
 	// ClockSkew is the server's clock less ours, by its last Date header; 0
 	// when it sent none. Expiry is judged by the server's clock.
 	ClockSkew time.Duration `json:"clock_skew_ns"`
 }
 
-type counters struct{ requests, retries, renewals, bytes, skew atomic.Int64 }
+type counters struct{ requests, retries, renewals, hedges, bytes, skew atomic.Int64 }
 
 func (c *counters) snapshot() Stats {
-	return Stats{c.requests.Load(), c.retries.Load(), c.renewals.Load(), c.bytes.Load(),
+	return Stats{c.requests.Load(), c.retries.Load(), c.renewals.Load(), c.hedges.Load(), c.bytes.Load(),
 		time.Duration(c.skew.Load())}
 }
 

@@ -3,47 +3,30 @@ package objects
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-const (
-	partVersion  = 1
-	syncEvery    = 256 << 20 // bytes after which a download is made durable, so that a power loss costs at most so much
-	copyBuffer   = 256 << 10
-	tellEvery    = 100 * time.Millisecond
-	maxRestarts  = 3
-	maxSidecar   = 64 << 10
-	bootIDSource = "/proc/sys/kernel/random/boot_id"
-)
-
-// sidecar is PATH.part.json: what the bytes in PATH.part are of.
-type sidecar struct {
-	Version  int      `json:"version"`
-	Identity Identity `json:"identity"`
-	BootID   string   `json:"boot_id"` // of the machine's run in which the bytes were written
-	Synced   int64    `json:"synced"`  // bytes that are on the disk for sure
-}
+const maxRestarts = 3
 
 // Download writes the object to path, replacing a file (or a symlink, not
 // what it points to) of that name only when all its bytes are there, right in
 // number and in SHA-256 where that is known, and on the disk.
 //
-// Until then they are in path.part, with path.part.json beside it saying of
-// which version of the object they are. A later Download of the same version,
-// also by another process and after a crash, goes on from there. Two at the
-// same time are kept apart by a lock.
+// Until then they are in path.part, with path.part.json beside it saying which
+// they are and of which version of the object: several requests bring them,
+// so there may be gaps. A later Download of the same version, also by another
+// process and after a crash, brings what is missing. Two at the same time are
+// kept apart by a lock.
 //
 // progress, which may be nil, is called from this goroutine about ten times a
 // second and at the end.
@@ -63,15 +46,20 @@ type download struct {
 	tell func(done, total int64)
 
 	file   *os.File // path.part, locked
+	have   spans    // what it has
+	synced spans    // what of that is on the disk for sure
 	sum    hash.Hash
-	done   int64 // bytes in file that are known to be right
-	synced int64
+	summed int64 // bytes [0, summed) are in sum
 	told   time.Time
+	noted  time.Time // when the sidecar was last written
 }
 
 func (d *download) run() error {
 	if info, err := os.Lstat(d.path); err == nil && info.IsDir() {
 		return &fs.PathError{Op: "write", Path: d.path, Err: syscall.EISDIR}
+	}
+	if err := d.r.meet(d.ctx); err != nil { // which version is it?
+		return d.r.named("open", err)
 	}
 	if err := d.openPart(); err != nil {
 		return err
@@ -104,7 +92,7 @@ func (d *download) run() error {
 			d.save() // best effort: the next run trusts what it finds
 			return err
 		}
-		if err := d.restart(0); err != nil {
+		if err := d.restart(nil); err != nil {
 			return err
 		}
 	}
@@ -140,7 +128,7 @@ func (d *download) openPart() error {
 		}
 		d.file = f
 		if info, err = f.Stat(); err == nil { // anew: it may have grown before it was ours
-			err = d.restart(d.usable(info.Size()))
+			err = d.restart(readSidecar(name, info.Size(), d.r.Identity()))
 		}
 		if err != nil {
 			f.Close()
@@ -150,38 +138,25 @@ func (d *download) openPart() error {
 	}
 }
 
-// usable is how many bytes of path.part, which is size bytes long, are of
-// this version of the object. What a process wrote before it was killed is
-// there; what was written before the machine went down is only if synced.
-func (d *download) usable(size int64) int64 {
-	b, err := readAtMost(d.path+".part.json", maxSidecar)
-	var was sidecar
-	if err != nil || json.Unmarshal(b, &was) != nil || was.Version != partVersion ||
-		was.Identity != d.r.id || !d.r.id.Proven() {
-		return 0
+// restart makes path.part have these bytes of this version from now on, and
+// brings the checksum up to the first gap.
+func (d *download) restart(have spans) error {
+	d.have, d.synced, d.sum, d.summed = have, nil, nil, 0
+	end := int64(0)
+	if len(have) > 0 {
+		end = have[len(have)-1][1]
 	}
-	if was.BootID == "" || was.BootID != bootID() {
-		size = min(size, was.Synced)
-	}
-	return max(0, min(size, d.r.id.Size))
-}
-
-// restart makes path.part end at off and be of this version from now on, and
-// brings the checksum up to there.
-func (d *download) restart(off int64) error {
-	d.done, d.synced, d.sum = off, 0, nil
-	if err := d.file.Truncate(off); err != nil {
+	if err := d.file.Truncate(end); err != nil {
 		return err
 	}
-	if err := d.writeSidecar(); err != nil {
+	if err := d.note(); err != nil {
 		return err
 	}
 	if d.r.sha256 == nil {
 		return nil
 	}
 	d.sum = sha256.New()
-	_, err := io.Copy(d.sum, io.NewSectionReader(d.file, 0, off))
-	return err
+	return d.follow()
 }
 
 // room refuses to begin what cannot end, while the disk is still usable.
@@ -191,61 +166,19 @@ func (d *download) room() error {
 		return nil // the write will tell
 	}
 	free := int64(s.Bavail) * s.Bsize
-	if need := d.r.id.Size - d.done; need > free {
+	if need := d.r.Size() - d.have.total(); need > free {
 		d.remove()
 		return fmt.Errorf("it needs %d bytes and %d are free: %w", need, free, syscall.ENOSPC)
 	}
 	return nil
 }
 
-// fill brings the rest of the bytes.
-func (d *download) fill() error {
-	s, err := d.r.Stream(d.ctx, d.done)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	s.(*stream).sum = nil // ours covers what earlier runs brought, too
-	buf := make([]byte, copyBuffer)
-	for {
-		n, rerr := s.Read(buf)
-		if n > 0 {
-			if _, err := d.file.WriteAt(buf[:n], d.done); err != nil {
-				return err
-			}
-			d.done += int64(n)
-			if d.sum != nil {
-				d.sum.Write(buf[:n])
-			}
-		}
-		if rerr == io.EOF {
-			break
-		}
-		if rerr != nil {
-			return rerr
-		}
-		if d.done-d.synced >= syncEvery {
-			if err := d.save(); err != nil {
-				return err
-			}
-		}
-		d.say(false)
-	}
-	if d.sum != nil {
-		if err := checkSum(d.sum, d.r.sha256); err != io.EOF {
-			return err
-		}
-	}
-	return nil
-}
-
-// say tells the progress, not more often than anybody can read.
-func (d *download) say(end bool) {
-	if d.tell == nil || !end && time.Since(d.told) < tellEvery {
-		return
-	}
+// say tells the progress.
+func (d *download) say() {
 	d.told = time.Now()
-	d.tell(d.done, d.r.id.Size)
+	if d.tell != nil {
+		d.tell(d.have.total(), d.r.Size())
+	}
 }
 
 // save makes what is there durable: first the bytes, then the word that they
@@ -254,32 +187,14 @@ func (d *download) save() error {
 	if err := d.file.Sync(); err != nil {
 		return err
 	}
-	d.synced = d.done
-	return d.writeSidecar()
+	d.synced = slices.Clone(d.have)
+	return d.note()
 }
 
-// writeSidecar replaces path.part.json as a whole.
-func (d *download) writeSidecar() error {
-	b, err := json.Marshal(sidecar{partVersion, d.r.id, bootID(), d.synced})
-	if err != nil {
-		return err
-	}
-	name := d.path + ".part.json"
-	tmp, err := os.OpenFile(name+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(b)
-	if err == nil && d.synced > 0 {
-		err = tmp.Sync()
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), name)
+// note brings the sidecar up to date.
+func (d *download) note() error {
+	d.noted = time.Now()
+	return sidecar{partVersion, d.r.Identity(), bootID(), d.have, d.synced}.write(d.path + ".part")
 }
 
 // publish gives the whole file its name.
@@ -288,8 +203,8 @@ func (d *download) publish() error {
 	if err != nil {
 		return err
 	}
-	if info.Size() != d.r.id.Size {
-		return fmt.Errorf("%s.part has %d bytes and should have %d: somebody else wrote to it", d.path, info.Size(), d.r.id.Size)
+	if info.Size() != d.r.Size() {
+		return fmt.Errorf("%s.part has %d bytes and should have %d: somebody else wrote to it", d.path, info.Size(), d.r.Size())
 	}
 	if err := d.file.Sync(); err != nil {
 		return err
@@ -301,7 +216,7 @@ func (d *download) publish() error {
 	if err := syncDir(filepath.Dir(d.path)); err != nil {
 		return err
 	}
-	d.say(true)
+	d.say()
 	return nil
 }
 
@@ -310,14 +225,6 @@ func (d *download) remove() {
 	os.Remove(d.path + ".part")
 	os.Remove(d.path + ".part.json")
 	os.Remove(d.path + ".part.json.tmp")
-}
-
-// refetch forgets what the first request brought, and the connections.
-func (r *Reader) refetch() {
-	r.mu.Lock()
-	r.first = nil
-	r.mu.Unlock()
-	closeIdle(r.link.rt)
 }
 
 // syncDir makes a rename in dir durable.
@@ -332,22 +239,4 @@ func syncDir(dir string) error {
 		return err
 	}
 	return nil
-}
-
-func readAtMost(name string, n int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, n))
-}
-
-// bootID names the machine's present run; "" when it cannot be known.
-func bootID() string {
-	b, err := readAtMost(bootIDSource, 64)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
 }

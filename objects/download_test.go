@@ -47,16 +47,16 @@ func holds(t *testing.T, path string, want []byte) {
 	}
 }
 
-// breaking are 10 MB of an object whose server cuts the second request in
-// its middle and is then down for good.
+// breaking are 10 MB of an object whose server cuts some requests in their
+// middle and is then down for good.
 func breaking(data []byte) *faulttest.Server {
 	return faulttest.New(faulttest.Options{
 		Object: faulttest.Object{Data: data, ETag: `"v1"`},
 		Schedule: func(n int) faulttest.Fault {
-			switch n {
-			case 0:
+			switch {
+			case n == 0:
 				return faulttest.Fault{Kind: faulttest.None}
-			case 1:
+			case n <= 4:
 				return faulttest.Fault{Kind: faulttest.ShortBody, At: -1}
 			}
 			return faulttest.Fault{Kind: faulttest.ResetBeforeHeaders}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,6 +35,7 @@ const (
 type lease struct {
 	m     Minter
 	stats *counters
+	host  atomic.Pointer[string] // of url
 
 	// flight is held across minting, and guards the fields below. It is a
 	// channel so that waiting for it can be given up.
@@ -51,6 +53,14 @@ type lease struct {
 
 func newLease(m Minter, stats *counters) *lease {
 	return &lease{m: m, stats: stats, flight: make(chan struct{}, 1)}
+}
+
+// where is the host of the present URL; "" before there is one.
+func (l *lease) where() string {
+	if h := l.host.Load(); h != nil {
+		return *h
+	}
+	return ""
 }
 
 func (l *lease) lock(ctx context.Context) error {
@@ -116,6 +126,7 @@ func (l *lease) mint(ctx context.Context, forced bool) error {
 		l.stats.renewals.Add(1)
 	}
 	l.url, l.gen, l.forced, l.accepted = u, l.gen+1, forced, false
+	l.host.Store(&u.Host)
 	l.minted, l.issued, l.expires = time.Now(), s.Issued, s.Expires
 	if _, fixed := l.m.(fixedURL); s.Issued.IsZero() {
 		l.issued = l.now()

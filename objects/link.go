@@ -18,6 +18,7 @@ type link struct {
 	rt    http.RoundTripper
 	idle  time.Duration // longest wait for an answer, or for the next byte
 	stats *counters
+	net   *Network
 }
 
 // get sends one request and follows its redirects by hand. The answer's body

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"objectmount/internal/faulttest"
+	"objectmount/objects"
 )
 
 // peakHeap is a writer that notes the most heap in use while bytes pass.
@@ -32,13 +33,16 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestStreamMemory: a stream holds a few buffers, however long it is.
+// TestStreamMemory: a stream holds no more than its network's memory, however
+// long it is.
 func TestStreamMemory(t *testing.T) {
 	data := make([]byte, 128<<20)
 	s := faulttest.New(faulttest.Options{Object: faulttest.Object{Data: data, ETag: `"v1"`}})
 	defer s.Close()
 	var peak peakHeap
-	r := open(t, s, patience())
+	opts := patience()
+	opts.Network = objects.NewNetwork(objects.Limits{Memory: 8 << 20})
+	r := open(t, s, opts)
 	for range 3 {
 		st, err := r.Stream(t.Context(), 0)
 		if err != nil {
@@ -49,7 +53,7 @@ func TestStreamMemory(t *testing.T) {
 		}
 		st.Close()
 	}
-	if over := int64(peak.max) - int64(len(data)); over > 16<<20 {
+	if over := int64(peak.max) - int64(len(data)); over > 32<<20 {
 		t.Errorf("%d MiB of heap besides the object itself", over>>20)
 	}
 }

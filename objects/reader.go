@@ -1,15 +1,13 @@
 package objects
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,13 +22,17 @@ const (
 // ReaderOptions of a Reader. The zero value is right for most.
 type ReaderOptions struct {
 	Size        *int64            // bytes the object must have, as Object.SizeBytes; nil = unknown
+	Identity    *Identity         // what the object must be, as an index or an earlier Reader knows it; nil = unknown
+	Lazy        bool              // Open sends nothing if Size or Identity is given: the first reading pins
 	SHA256      string            // of the whole object in hex; "" = not checked
 	RetryBudget time.Duration     // longest time without progress; 0 = 15 min
 	IdleTimeout time.Duration     // longest wait for the next byte before reconnecting; 0 = 15 s
+	HedgeAfter  time.Duration     // a single read asks twice after so much silence; 0 = by experience, < 0 = never
+	Network     *Network          // limits shared with other Readers; nil = its own, with the defaults
 	Transport   http.RoundTripper // nil = one of its own, HTTP/1.1, with proxies by environment
 }
 
-// Reader reads one version of one object, pinned when it was opened: its size
+// Reader reads one version of one object, pinned by its first answer: its size
 // and its ETag, or Last-Modified where there is no strong ETag. Whatever the
 // server sends later is held against that, so bytes of two versions are never
 // mixed. It is safe for concurrent use.
@@ -44,18 +46,39 @@ type Reader struct {
 	own    http.RoundTripper // to be closed with the Reader; nil: the caller's
 	budget time.Duration
 	sha256 []byte // nil: not checked
+	net    *Network
+	size   *int64 // the options' Size; nil: unknown
 	stats  counters
-	id     Identity
+	waits  experience
 
-	mu    sync.Mutex
-	first []byte // bytes [0, len(first)) of the object; guarded by mu, its content never changes
+	id      atomic.Pointer[Identity] // nil: nothing is pinned yet
+	met     atomic.Bool              // the server has answered once
+	ranges  atomic.Bool              // it has been seen to serve ranges
+	meeting chan struct{}            // held by who makes the opening request
+
+	mu    sync.Mutex // held while an answer is judged
+	first []byte     // bytes [0, len(first)) of the object; guarded by mu, its content never changes
 }
 
 // Open finds out the object's size and identity, with one ranged GET that
 // also brings its first bytes (URLs signed for GET refuse HEAD). It retries
-// within the budget.
+// within the budget. A lazy Reader is opened without any request.
 func Open(ctx context.Context, m Minter, opts ReaderOptions) (*Reader, error) {
-	r := &Reader{budget: opts.RetryBudget}
+	r := &Reader{budget: opts.RetryBudget, size: opts.Size, net: opts.Network, meeting: make(chan struct{}, 1)}
+	r.waits.fixed = opts.HedgeAfter
+	if r.net == nil {
+		r.net = NewNetwork(Limits{})
+	}
+	if id := opts.Identity; id != nil {
+		known := *id
+		if r.size != nil && *r.size != known.Size {
+			return nil, fmt.Errorf("open object: %w: it had %d bytes and has %d", ErrChanged, known.Size, *r.size)
+		}
+		r.size = &known.Size
+		if known.Proven() { // else it tells no more than a size
+			r.id.Store(&known)
+		}
+	}
 	if r.budget <= 0 {
 		r.budget = defaultRetryBudget
 	}
@@ -67,7 +90,7 @@ func Open(ctx context.Context, m Minter, opts ReaderOptions) (*Reader, error) {
 		r.sha256 = sum
 	}
 	r.lease = newLease(m, &r.stats)
-	r.link = &link{rt: opts.Transport, idle: opts.IdleTimeout, stats: &r.stats}
+	r.link = &link{rt: opts.Transport, idle: opts.IdleTimeout, stats: &r.stats, net: r.net}
 	if r.link.rt == nil {
 		r.own = newTransport(false)
 		r.link.rt = r.own
@@ -76,48 +99,16 @@ func Open(ctx context.Context, m Minter, opts ReaderOptions) (*Reader, error) {
 		r.link.idle = defaultIdle
 	}
 
-	a := ask{end: firstBytes, size: opts.Size, hashed: r.sha256 != nil}
-	_, err := retry(ctx, r.pacer(), func() (int, error) { return r.pin(ctx, a) })
-	if err != nil {
+	if opts.Lazy && r.size != nil {
+		return r, nil
+	}
+	if err := r.meet(ctx); err != nil {
 		err = r.named("open", err)
 		r.Close()
 		return nil, err
 	}
 	return r, nil
 }
-
-// pin is one try of the first request.
-func (r *Reader) pin(ctx context.Context, a ask) (int, error) {
-	b, g, err := r.request(ctx, a)
-	if err == errAskWhole {
-		// An empty object has no range to give; some servers say so by 416.
-		a.whole = true
-		b, g, err = r.request(ctx, a)
-	}
-	if err != nil {
-		return 0, err
-	}
-	defer b.Close()
-	first := make([]byte, g.n)
-	n, err := io.ReadFull(b, first)
-	r.stats.bytes.Add(int64(n))
-	r.id = g.id
-	if err != nil && (!r.provable() || isFinal(err)) {
-		return 0, err // the rest may be of another object: all over again
-	}
-	if int64(n) == g.id.Size && !g.id.Proven() && r.sha256 != nil {
-		// Nothing but its bytes can tell it from an error or login page.
-		if got := sha256.Sum256(first); !bytes.Equal(got[:], r.sha256) {
-			return 0, &protocolError{patient: true, msg: fmt.Sprintf("the answer (%d bytes without ETag) has not the object's SHA-256: is there a login page in between?", n)}
-		}
-	}
-	r.first = first[:n]
-	return n, nil
-}
-
-// provable says whether a later answer can be told from one of another
-// version, at once by a validator or in the end by the SHA-256.
-func (r *Reader) provable() bool { return r.id.Proven() || r.sha256 != nil }
 
 func (r *Reader) pacer() *pacer {
 	return &pacer{budget: r.budget, retried: func() { r.stats.retries.Add(1) }}
@@ -142,10 +133,16 @@ func (r *Reader) named(verb string, err error) error {
 }
 
 // Size is the object's size in bytes.
-func (r *Reader) Size() int64 { return r.id.Size }
+func (r *Reader) Size() int64 { return r.Identity().Size }
 
-// Identity is what was pinned when the Reader was opened.
-func (r *Reader) Identity() Identity { return r.id }
+// Identity is what is pinned. Of a lazy Reader without ReaderOptions.Identity
+// it is the size alone until the first answer.
+func (r *Reader) Identity() Identity {
+	if id := r.id.Load(); id != nil {
+		return *id
+	}
+	return Identity{Size: *r.size}
+}
 
 // Stats is a snapshot.
 func (r *Reader) Stats() Stats { return r.stats.snapshot() }
@@ -156,45 +153,4 @@ func (r *Reader) Close() error {
 		closeIdle(r.own)
 	}
 	return nil
-}
-
-// copyFirst copies those of bytes [off, off+len(p)) that the first request
-// brought.
-func (r *Reader) copyFirst(p []byte, off int64) int {
-	r.mu.Lock()
-	first := r.first
-	r.mu.Unlock()
-	if off >= int64(len(first)) {
-		return 0
-	}
-	return copy(p, first[off:])
-}
-
-// ReadAtContext reads len(p) bytes at off, like io.ReaderAt: fewer bytes come
-// with an error, which is io.EOF at the end of the object.
-func (r *Reader) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
-	if off < 0 {
-		return 0, errors.New("read object: negative offset")
-	}
-	if off >= r.id.Size {
-		return 0, io.EOF
-	}
-	var err error
-	if int64(len(p)) > r.id.Size-off {
-		p, err = p[:r.id.Size-off], io.EOF
-	}
-	n := r.copyFirst(p, off)
-	if n == len(p) {
-		return n, err
-	}
-	f := &feed{r: r, ctx: ctx, off: off + int64(n), end: off + int64(len(p)), pace: r.pacer()}
-	defer f.close()
-	for n < len(p) {
-		m, ferr := f.read(p[n:])
-		n += m
-		if ferr != nil {
-			return n, r.named("read", ferr)
-		}
-	}
-	return n, err
 }

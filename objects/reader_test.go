@@ -181,7 +181,9 @@ func TestRenewal(t *testing.T) {
 			return faulttest.Fault{Kind: faulttest.ShortRange, At: 300 << 10}
 		}})
 		defer s.Close()
-		if got, err := readAll(t.Context(), signer(s), calm()); err != nil || !bytes.Equal(got, data) {
+		opts := calm()
+		opts.Network = objects.NewNetwork(objects.Limits{Connections: 1})
+		if got, err := readAll(t.Context(), signer(s), opts); err != nil || !bytes.Equal(got, data) {
 			t.Error(len(got), err)
 		}
 	})

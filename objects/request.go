@@ -13,7 +13,7 @@ import (
 
 // probe is the range that is asked for after a 416, to see whether the object
 // is still what it was.
-var probe = ask{off: 0, end: 1}
+var probe = span{0, 1}
 
 // request is one try of getting a range: URL, request, redirects, and the
 // answer's head held against what was asked for. A URL that is refused is
@@ -24,6 +24,9 @@ func (r *Reader) request(ctx context.Context, a ask) (*body, grant, error) {
 		if err != nil {
 			return nil, grant{}, err
 		}
+		if a.sent != nil {
+			a.sent()
+		}
 		w := newWatch(ctx)
 		resp, err := r.link.get(w, u, a.header())
 		if err != nil {
@@ -32,7 +35,7 @@ func (r *Reader) request(ctx context.Context, a ask) (*body, grant, error) {
 		}
 		g, err := r.examine(ctx, a, u, gen, resp, w)
 		if err == nil {
-			b := newBody(resp, w, r.link.idle, g.skip+g.n)
+			b := newBody(resp, w, r.link, g.skip+g.n)
 			if _, err = io.CopyN(io.Discard, b, g.skip); err == nil {
 				return b, g, nil
 			}
@@ -57,7 +60,7 @@ func (r *Reader) examine(ctx context.Context, a ask, u *url.URL, gen int, resp *
 		if err := r.lease.accept(ctx, gen, resp.Header); err != nil {
 			return grant{}, err
 		}
-		return a.judge(status, resp.Header, resp.ContentLength)
+		return r.settle(a, status, resp.Header, resp.ContentLength)
 	}
 
 	w.arm(&stallError{"no byte", r.link.idle}) // an error's body may stall too
@@ -72,9 +75,9 @@ func (r *Reader) examine(ctx context.Context, a ask, u *url.URL, gen int, resp *
 		return grant{}, errRenewed
 	case status == http.StatusPreconditionFailed && a.pinned != nil:
 		return grant{}, permanent(fmt.Errorf("%w: %s says it is no longer the version it was (412)", ErrChanged, e.Host))
-	case status == http.StatusRequestedRangeNotSatisfiable && a.pinned == nil && !a.whole:
+	case status == http.StatusRequestedRangeNotSatisfiable && a.opening && a.pinned == nil && !a.whole:
 		return grant{}, errAskWhole
-	case status == http.StatusRequestedRangeNotSatisfiable && a.pinned != nil && a.end != probe.end:
+	case status == http.StatusRequestedRangeNotSatisfiable && !a.whole && a.end != probe[1]:
 		return grant{}, r.afterUnsatisfied(ctx, a, e)
 	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status == http.StatusTooManyRequests,
 		status >= 500 && status != http.StatusNotImplemented && status != http.StatusHTTPVersionNotSupported:
@@ -88,8 +91,7 @@ func (r *Reader) examine(ctx context.Context, a ask, u *url.URL, gen int, resp *
 // afterUnsatisfied finds out what a 416 for a range inside the pinned object
 // means: the object has shrunk, or the server was wrong.
 func (r *Reader) afterUnsatisfied(ctx context.Context, a ask, e *APIError) error {
-	p := probe
-	p.pinned, p.hashed = a.pinned, a.hashed
+	p := r.ask(probe[0], probe[1])
 	b, _, err := r.request(ctx, p)
 	if err != nil {
 		return err

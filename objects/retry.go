@@ -185,9 +185,11 @@ type protocolError struct {
 	// portal), which may go on for minutes and then stop; it is tried for the
 	// whole budget.
 	patient bool
+	cause   error // what errors.Is finds; may be nil
 }
 
 func (e *protocolError) Error() string { return e.msg }
+func (e *protocolError) Unwrap() error { return e.cause }
 
 func garbledf(format string, args ...any) error {
 	return &protocolError{msg: fmt.Sprintf(format, args...)}

@@ -5,152 +5,129 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
 )
 
-// feed gives bytes [off, end) of a Reader's object in order, over as many
-// requests as that takes. It is the engine below Stream and ReadAtContext: a
-// parallel one may take its place without anybody above noticing.
-//
-// It belongs to one goroutine, and to the call or stream whose ctx it has.
-type feed struct {
-	r        *Reader
-	ctx      context.Context
-	off, end int64
-	pace     *pacer
-	body     *body // the open answer; nil: none
-	meagre   bool  // the open answer is much shorter than what was asked for
-	failed   error // what ended the last answer after its bytes had been given
-}
-
-// read gives at least one byte, or an error. io.EOF means end was reached.
-func (f *feed) read(p []byte) (int, error) {
-	if f.off >= f.end {
-		return 0, io.EOF
-	}
-	if f.body != nil { // in the middle of a body, where nearly all reads are
-		n, err := f.try(p)
-		if err == nil {
-			return n, nil
-		}
-		f.failed = err
-	}
-	return retry(f.ctx, f.pace, func() (int, error) { return f.try(p) })
-}
-
-// try is one try: open the rest where there is nothing open, and read.
-func (f *feed) try(p []byte) (int, error) {
-	if err := f.failed; err != nil {
-		f.failed = nil
-		return 0, err
-	}
-	if f.body == nil {
-		if err := f.open(); err != nil {
-			return 0, err
-		}
-	}
-	n, err := 0, error(nil)
-	for empty := 0; n == 0 && err == nil; empty++ {
-		if n, err = f.body.Read(p); empty == 100 && n == 0 && err == nil {
-			err = io.ErrNoProgress
-		}
-	}
-	f.off += int64(n)
-	f.r.stats.bytes.Add(int64(n))
-	if err == nil && f.body.left == 0 && f.meagre && f.off < f.end {
-		// Allowed, but a server that gives every byte by itself would be
-		// asked for ever without a pause.
-		err = errMeagre
-	}
-	if err != nil || f.body.left == 0 {
-		f.close()
-	}
-	if n == 0 {
-		return 0, err
-	}
-	f.pace.progress(n, f.off == f.end)
-	f.failed = err
-	return n, nil
-}
-
-var errMeagre = errors.New("the server gives only crumbs of the range asked for")
-
-// open asks for the rest of the range.
-func (f *feed) open() error {
-	if f.off > 0 && !f.r.provable() {
-		return permanent(fmt.Errorf("%w: bytes from %d on cannot be proven to be of the same object: give its SHA-256, or begin again from 0", ErrNoValidator, f.off))
-	}
-	id := f.r.id
-	b, g, err := f.r.request(f.ctx, ask{off: f.off, end: f.end, pinned: &id, hashed: f.r.sha256 != nil})
-	if err != nil {
-		return err
-	}
-	f.meagre = g.n < progressBytes
-	f.body = b
-	return nil
-}
-
-func (f *feed) close() {
-	if f.body != nil {
-		f.body.Close()
-		f.body = nil
-	}
-}
-
 // Stream reads from off to the end, resuming and renewing on the way; off is
-// at most Size. It gives io.EOF only after the last byte, and when off is 0
-// and the SHA-256 is known, only if that is right (else ErrChecksum). After an
-// error it gives that error for good.
+// at most Size. Several requests run at a time where that is faster (see the
+// package's documentation), and their bytes come in order from memory that
+// Limits.Memory bounds.
 //
-// The stream belongs to one goroutine. Ending ctx ends it from another.
+// It gives io.EOF only after the last byte, and when off is 0 and the SHA-256
+// is known, only if that is right (else ErrChecksum). After an error it gives
+// that error for good.
+//
+// The stream belongs to one goroutine. Ending ctx ends it from another. Close
+// it: only then have its requests ended.
+//
+// Besides Read it has
+//
+//	Next() ([]byte, error)
+//
+// which gives the next bytes without copying them, at least one unless there
+// is an error. They are valid until the next call of a method, and must not be
+// written to.
 func (r *Reader) Stream(ctx context.Context, off int64) (io.ReadCloser, error) {
-	if off < 0 || off > r.id.Size {
-		return nil, fmt.Errorf("read object: offset %d is not within its %d bytes", off, r.id.Size)
-	}
-	s := &stream{r: r, feed: &feed{r: r, ctx: ctx, off: off, end: r.id.Size, pace: r.pacer()}}
-	if off == 0 && r.sha256 != nil {
-		s.sum = sha256.New()
+	s, err := r.stream(ctx, off)
+	if err != nil {
+		return nil, err // not a nil *stream
 	}
 	return s, nil
 }
 
+func (r *Reader) stream(ctx context.Context, off int64) (*stream, error) {
+	if err := r.meet(ctx); err != nil {
+		return nil, r.named("open", err)
+	}
+	size := r.Size()
+	if off < 0 || off > size {
+		return nil, fmt.Errorf("read object: offset %d is not within its %d bytes", off, size)
+	}
+	s := &stream{r: r, ctx: ctx}
+	if off == 0 && r.sha256 != nil {
+		s.sum = sha256.New()
+	}
+	if r.provable() { // else all bytes must be of one answer
+		s.first = r.firstFrom(off)
+		off += int64(len(s.first))
+	}
+	switch rest := (span{off, size}); {
+	case off == size:
+		s.from = nothing{}
+	case r.provable() && r.ranges.Load() && size-off > minPart:
+		s.from = r.parallel(ctx, rest)
+	default:
+		s.from = r.lone(ctx, rest)
+	}
+	return s, nil
+}
+
+// stream is what Stream gives: the bytes that the first answer brought, and
+// then a tributary.
 type stream struct {
-	r    *Reader
-	feed *feed
-	sum  hash.Hash // of the bytes given; nil: not checked
-	err  error     // the final one
+	r     *Reader
+	ctx   context.Context
+	first []byte
+	from  tributary
+	ahead []byte    // of Next, not read yet
+	sum   hash.Hash // of the bytes given; nil: not checked
+	err   error     // the final one
+}
+
+// tributary is where a stream's bytes come from. What next gives is valid
+// until the next call.
+type tributary interface {
+	next(ctx context.Context) ([]byte, error)
+	close()
+}
+
+// Next gives the next bytes.
+func (s *stream) Next() ([]byte, error) {
+	if b := s.ahead; len(b) > 0 {
+		s.ahead = nil
+		return b, nil
+	}
+	if s.err != nil {
+		return nil, s.err
+	}
+	if err := s.ctx.Err(); err != nil {
+		s.err = err
+		return nil, err
+	}
+	b, err := s.first, error(nil)
+	s.first = nil
+	if len(b) == 0 {
+		b, err = s.from.next(s.ctx)
+	}
+	if s.sum != nil {
+		s.sum.Write(b)
+		if err == io.EOF {
+			err = checkSum(s.sum, s.r.sha256)
+		}
+	}
+	if err != nil {
+		s.err = s.r.named("read", err)
+	}
+	return b, s.err
 }
 
 // Read is io.Reader's.
 func (s *stream) Read(p []byte) (int, error) {
-	if s.err != nil || len(p) == 0 {
+	if len(p) == 0 {
 		return 0, s.err
 	}
-	if err := s.feed.ctx.Err(); err != nil {
-		s.err = err
-		return 0, err
-	}
-	n := 0
-	if s.r.provable() { // else all bytes must be of one answer
-		n = s.r.copyFirst(p, s.feed.off)
-		s.feed.off += int64(n)
-	}
-	if n == 0 {
-		var err error
-		if n, err = s.feed.read(p); err != nil {
-			s.err = s.r.named("read", err)
+	if len(s.ahead) == 0 {
+		b, err := s.Next()
+		if err != nil {
+			return 0, err
 		}
+		s.ahead = b
 	}
-	if s.sum != nil {
-		s.sum.Write(p[:n])
-		if s.err == io.EOF {
-			s.err = checkSum(s.sum, s.r.sha256)
-		}
-	}
-	return n, s.err
+	n := copy(p, s.ahead)
+	s.ahead = s.ahead[n:]
+	return n, nil
 }
 
 // checkSum gives io.EOF when the sum is the wanted one.
@@ -161,11 +138,61 @@ func checkSum(h hash.Hash, want []byte) error {
 	return io.EOF
 }
 
-// Close ends the stream and its request.
+// Close ends the stream and its requests, and waits for their end.
 func (s *stream) Close() error {
 	if s.err == nil {
 		s.err = fmt.Errorf("read object: %w", io.ErrClosedPipe)
 	}
-	s.feed.close()
+	s.ahead, s.first = nil, nil
+	if s.from != nil {
+		s.from.close()
+		s.from = nothing{}
+	}
 	return nil
+}
+
+// nothing is the tributary that has run dry.
+type nothing struct{}
+
+func (nothing) next(context.Context) ([]byte, error) { return nil, io.EOF }
+func (nothing) close()                               {}
+
+// lone brings a span by one request at a time: what a server without ranges
+// needs, and a small rest.
+type lone struct {
+	feed *feed
+	mem  *memory
+	buf  []byte
+}
+
+func (r *Reader) lone(ctx context.Context, s span) *lone {
+	r.net.mem.join()
+	return &lone{&feed{r: r, ctx: ctx, off: s[0], end: s[1], pace: r.pacer()}, &r.net.mem, r.net.mem.borrow()}
+}
+
+func (l *lone) next(context.Context) ([]byte, error) {
+	n, err := l.feed.read(l.buf)
+	return l.buf[:n], err
+}
+
+func (l *lone) close() {
+	l.feed.close()
+	l.mem.give(l.buf)
+	l.mem.leave()
+}
+
+// parallel brings a span by several.
+type parallel struct {
+	*window
+	crew *crew
+}
+
+func (r *Reader) parallel(ctx context.Context, s span) parallel {
+	w := newWindow(&r.net.mem, s[0], s[1])
+	return parallel{w, r.fetch(ctx, w, r.net.mem.share, s)}
+}
+
+func (p parallel) close() {
+	p.crew.close()
+	p.window.close()
 }

@@ -41,7 +41,7 @@ func newTransport(h2 bool) *http.Transport {
 		TLSHandshakeTimeout:    dialTimeout,
 		ExpectContinueTimeout:  time.Second,
 		IdleConnTimeout:        90 * time.Second,
-		MaxIdleConnsPerHost:    16,
+		MaxIdleConnsPerHost:    2 * maxConnections, // with those of single reads
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		DisableCompression:     true, // never decode at the HTTP level: sizes and ranges would lie
 		Protocols:              &protocols,

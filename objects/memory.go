@@ -1,0 +1,147 @@
+package objects
+
+import (
+	"context"
+	"sync"
+)
+
+// chunkSize is the unit in which memory is given out and taken back. It is
+// small enough that a chunk which goes round and round stays in the
+// processor's cache, and that 16 half-filled ones do not matter; and large
+// enough that a read of the socket is rarely cut short by it.
+const chunkSize = 256 << 10
+
+// chunks are those not in use. What a pool was given last it gives first, so a
+// chunk that goes round is warm, and what nobody uses any more is freed.
+var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+
+// memory gives out chunks, never more than the budget but for one a stream:
+// the bytes that a reader is waiting for are never held up by those behind
+// them.
+//
+//	    pos (handed to the reader)
+//	     ↓
+//	─────█████▒▒▒▒▒▒▒▒ ████▒▒▒▒▒ ██▒▒▒▒▒▒▒ …
+//	      part 1        part 2     part 3
+//	█ chunks that hold bytes; ▒ asked for, on the way
+//
+// When it is scarce, the claim that is the least ahead of its reader is served
+// first. So a full memory slows the last parts down, and the first go on.
+type memory struct {
+	budget int
+
+	mu      sync.Mutex
+	out     int // chunks given out
+	users   int // streams
+	waiting []*claim
+}
+
+// claim is somebody waiting for the chunk at off.
+type claim struct {
+	w     *window
+	off   int64
+	given chan []byte // has room for one
+}
+
+// join counts a stream in, leave counts it out.
+func (m *memory) join() {
+	m.mu.Lock()
+	m.users++
+	m.mu.Unlock()
+}
+
+func (m *memory) leave() {
+	m.mu.Lock()
+	m.users--
+	m.mu.Unlock()
+}
+
+// share is how many bytes one stream may count on now.
+func (m *memory) share() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return int64(m.budget/max(m.users, 1)) * chunkSize
+}
+
+// take gives the chunk for the bytes of w from off on.
+func (m *memory) take(ctx context.Context, w *window, off int64) ([]byte, error) {
+	m.mu.Lock()
+	if m.out < m.budget && len(m.waiting) == 0 || off == w.pos.Load() {
+		b := m.grant()
+		m.mu.Unlock()
+		return b, nil
+	}
+	c := &claim{w, off, make(chan []byte, 1)}
+	m.waiting = append(m.waiting, c)
+	m.serve()
+	m.mu.Unlock()
+
+	select {
+	case b := <-c.given:
+		return b, nil
+	case <-ctx.Done():
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.waiting {
+		if m.waiting[i] == c {
+			m.waiting = append(m.waiting[:i], m.waiting[i+1:]...)
+			return nil, context.Cause(ctx)
+		}
+	}
+	m.back(<-c.given) // it came at the same moment
+	return nil, context.Cause(ctx)
+}
+
+// borrow gives a chunk whatever the budget, to one who holds a single one.
+func (m *memory) borrow() []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.grant()
+}
+
+// give takes a chunk back.
+func (m *memory) give(b []byte) {
+	m.mu.Lock()
+	m.back(b)
+	m.mu.Unlock()
+}
+
+// moved is told that a reader waits for bytes that have no chunk yet.
+func (m *memory) moved() {
+	m.mu.Lock()
+	m.serve()
+	m.mu.Unlock()
+}
+
+// grant, back and serve are called with mu held.
+func (m *memory) grant() []byte {
+	m.out++
+	return chunks.Get().(*[chunkSize]byte)[:]
+}
+
+func (m *memory) back(b []byte) {
+	m.out--
+	chunks.Put((*[chunkSize]byte)(b[:chunkSize]))
+	m.serve()
+}
+
+func (m *memory) serve() {
+	for len(m.waiting) > 0 {
+		first := 0
+		ahead := m.waiting[0].ahead()
+		for i, c := range m.waiting[1:] {
+			if a := c.ahead(); a < ahead {
+				first, ahead = i+1, a
+			}
+		}
+		if m.out >= m.budget && ahead > 0 {
+			return
+		}
+		m.waiting[first].given <- m.grant()
+		m.waiting = append(m.waiting[:first], m.waiting[first+1:]...)
+	}
+}
+
+// ahead is how many bytes lie between the reader and this chunk.
+func (c *claim) ahead() int64 { return c.off - c.w.pos.Load() }
