@@ -351,8 +351,8 @@ func (b *bringing) finish(next, old *published, res extract.Result) error {
 
 // noteResult logs what is worth knowing about an extraction that went well.
 func (a *Agent) noteResult(m *Mount, res extract.Result) {
-	if res.Unowned > 0 {
-		a.log.Warn("the owner of some entries could not be set", zap.String("path", m.Path()), zap.Int64("entries", res.Unowned))
+	if res.Skipped.Owners > 0 {
+		a.log.Warn("the owner of some entries could not be set", zap.String("path", m.Path()), zap.Int64("entries", res.Skipped.Owners))
 	}
 	if res.Leftover != "" {
 		a.log.Warn("what was replaced could not be deleted", zap.String("path", m.Path()), zap.String("leftover", res.Leftover))

@@ -13,7 +13,8 @@ type budget struct {
 	lim     Limits
 	reserve int64
 	total   int64 // bytes of the file system; 0 if it does not say
-	entries int64
+	members int64 // of the archive
+	entries int64 // made
 	bytes   int64 // of content, holes included
 	every   int64 // bytes to write between two looks at free space
 	written int64 // since the last look
@@ -50,11 +51,27 @@ func (b *budget) look(need int64) error {
 	// Bavail, not Bfree: the blocks kept for root are not ours to fill.
 	free := int64(st.Bavail) * st.Bsize
 	if need == 0 && free < b.reserve {
-		return fmt.Errorf("%w: %d bytes are free, and %d are kept in reserve", ErrNoSpace, free, b.reserve)
+		return fmt.Errorf("%w: %d bytes are free, and %d are kept free (reserve)", ErrNoSpace, free, b.reserve)
 	}
 	if free-b.reserve < need {
-		return fmt.Errorf("%w: %d bytes are needed, and %d of %d free bytes can be used (%d are kept in reserve)",
+		return fmt.Errorf("%w: %d bytes are needed, and %d of %d free bytes can be used, %d are kept free (reserve)",
 			ErrNoSpace, need, max(0, free-b.reserve), free, b.reserve)
+	}
+	return nil
+}
+
+// full says whether the reserve is touched. Any goroutine may ask.
+func (b *budget) full() bool {
+	var st unix.Statfs_t
+	err := retry(func() error { return unix.Fstatfs(b.fd, &st) })
+	return err != nil || (st.Blocks > 0 && (int64(st.Bavail)*st.Bsize < b.reserve || (st.Files > 0 && st.Ffree == 0)))
+}
+
+// member accounts for an entry of the archive. Not each makes something: one
+// directory can be spoken of many times.
+func (b *budget) member() error {
+	if b.members++; b.members > b.lim.Entries {
+		return refuse(ErrLimit, "the archive has more than %d entries (max-entries)", b.lim.Entries)
 	}
 	return nil
 }
@@ -62,7 +79,7 @@ func (b *budget) look(need int64) error {
 // entry accounts for something that is about to be made.
 func (b *budget) entry() error {
 	if b.entries++; b.entries > b.lim.Entries {
-		return refuse(ErrLimit, "the archive has more than %d entries", b.lim.Entries)
+		return refuse(ErrLimit, "the archive has more than %d entries (max-entries)", b.lim.Entries)
 	}
 	if b.made++; b.made >= lookEntries {
 		return b.look(0)
@@ -76,11 +93,11 @@ func (b *budget) entry() error {
 func (b *budget) file(size int64, sparse bool) error {
 	switch {
 	case b.lim.FileBytes > 0 && size > b.lim.FileBytes:
-		return refuse(ErrLimit, "it has %d bytes, more than %d for one file", size, b.lim.FileBytes)
+		return refuse(ErrLimit, "it has %d bytes, more than %d for one file (max-file-size)", size, b.lim.FileBytes)
 	case b.lim.Bytes > 0 && size > b.lim.Bytes-b.bytes:
-		return refuse(ErrLimit, "with its %d bytes there would be more than %d in all", size, b.lim.Bytes)
+		return refuse(ErrLimit, "with its %d bytes there would be more than %d in all (max-bytes)", size, b.lim.Bytes)
 	case b.total > 0 && size > b.total && b.lim.FileBytes <= 0 && (b.lim.Bytes <= 0 || !sparse):
-		return refuse(ErrLimit, "it has %d bytes, more than the file system's %d", size, b.total)
+		return refuse(ErrLimit, "it has %d bytes, more than the file system's %d (max-file-size)", size, b.total)
 	}
 	b.bytes += size
 	if !sparse && size >= b.every {
@@ -94,10 +111,10 @@ func (b *budget) file(size int64, sparse bool) error {
 // grow is file for one whose size is known only as it comes: n more bytes.
 func (b *budget) grow(n int64) error {
 	if b.bytes += n; b.lim.Bytes > 0 && b.bytes > b.lim.Bytes {
-		return fmt.Errorf("%w: more than %d bytes", ErrLimit, b.lim.Bytes)
+		return fmt.Errorf("%w: more than %d bytes (max-bytes)", ErrLimit, b.lim.Bytes)
 	}
 	if b.lim.FileBytes > 0 && b.bytes > b.lim.FileBytes {
-		return fmt.Errorf("%w: more than %d bytes in one file", ErrLimit, b.lim.FileBytes)
+		return fmt.Errorf("%w: more than %d bytes in one file (max-file-size)", ErrLimit, b.lim.FileBytes)
 	}
 	return nil
 }

@@ -41,7 +41,9 @@ import (
 // every read; r's Read should itself end when ctx does. Concurrent calls are
 // fine; of two for one path, one gets ErrConflict or ErrBusy.
 func Extract(ctx context.Context, r io.Reader, objectPath string, opts Options) (Result, error) {
+	start := time.Now()
 	res, err := extract(ctx, r, objectPath, opts)
+	res.Took = time.Since(start)
 	if err != nil {
 		return Result{}, err // the caller knows the path, and says it
 	}
@@ -164,7 +166,7 @@ func (j *job) run() (res Result, taken bool, err error) {
 	if err != nil {
 		return res, false, err
 	}
-	res.Entries, res.Bytes, res.Unowned = j.budget.entries, j.budget.bytes, j.tree.unowned.Load()
+	res.Entries, res.Bytes, res.BytesIn, res.Skipped = j.budget.entries, j.budget.bytes, j.src.n.Load(), j.tree.skipped()
 	pub := publishing{stage: j.stage, place: j.place, root: j.root, act: j.act, small: res.Entries <= 64}
 	res.Fingerprint, taken, err = pub.run()
 	if err == nil {
@@ -264,7 +266,7 @@ func (j *job) newTree() error {
 	if !j.in.tree {
 		dir = j.stage.fd
 	}
-	j.tree, err = newTree(dir, j.budget, owner, j.opts.PreserveOwner)
+	j.tree, err = newTree(dir, j.stage.fd, j.budget, owner, j.opts)
 	if err == nil {
 		j.tree.progress = func() { j.tell(false) }
 	}

@@ -60,8 +60,12 @@ func (t *tree) makeSmall(j *fileJob) error {
 // it: nobody else can reach the stage, so it need not be hidden while it is
 // written.
 func (t *tree) create(parent int, base string, e *entry) (fd int, err error) {
+	mode := e.mode
+	if len(e.xattrs) > 0 {
+		mode |= 0o200 // else only root could set them
+	}
 	err = anew(parent, base, unix.S_IFREG, func() (err error) {
-		fd, err = openat(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, e.mode)
+		fd, err = openat(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, mode)
 		return err
 	})
 	if err != nil {
@@ -70,13 +74,18 @@ func (t *tree) create(parent int, base string, e *entry) (fd int, err error) {
 	return fd, nil
 }
 
-// complete gives a file its owner, mode and time.
+// complete gives a file its owner, extended attributes, mode and time.
 func (t *tree) complete(fd int, e *entry, owner *Owner) error {
 	var err error
 	if owner != nil {
 		err = t.forgive(chown(fd, *owner)) // of the mode it clears set-ID bits only
 	}
-	if err == nil && e.mode&t.unasked != 0 {
+	if len(e.xattrs) > 0 {
+		if err := t.setXattrs(fd, e.name, e.xattrs); err != nil {
+			return err
+		}
+	}
+	if err == nil && (e.mode&t.unasked != 0 || len(e.xattrs) > 0) {
 		err = chmod(fd, e.mode)
 	}
 	if err == nil {

@@ -35,8 +35,10 @@ type entry struct {
 	uid   int64
 	gid   int64
 
-	rawName string // as in the archive
-	offset  int64  // of the first header, in the uncompressed stream
+	setID   bool          // its set-ID bits are not in mode
+	xattrs  []index.Xattr // all; they lie in the reader's memory until tree.make picks
+	rawName string        // as in the archive
+	offset  int64         // of the first header, in the uncompressed stream
 }
 
 // members reads the entries of a tar stream. The tar format itself is the
@@ -52,7 +54,7 @@ type members struct {
 }
 
 func newMembers(in *feed, lim Limits) *members {
-	return &members{in: in, tar: index.NewTarReader(in, index.TarLimits{}), lim: lim}
+	return &members{in: in, tar: index.NewTarReader(in, lim.tar()), lim: lim}
 }
 
 // content gives the next bytes of the current entry's content, of a sparse
@@ -108,13 +110,13 @@ func (m *members) judge(t *index.Entry) (entry, error) {
 		name: name, rawName: raw, size: t.Size, holes: t.Sparse, offset: t.Offset,
 		mode:  t.Mode & 0o777,
 		mtime: unix.Timespec{Sec: t.ModTime.Unix(), Nsec: int64(t.ModTime.Nanosecond())},
-		uid:   t.UID, gid: t.GID,
+		uid:   t.UID, gid: t.GID, xattrs: t.Xattrs,
 	}
 	switch t.Type {
 	case index.TypeFile:
-		e.kind = entryFile
+		e.kind, e.setID = entryFile, t.Mode&(unix.S_ISUID|unix.S_ISGID) != 0
 	case index.TypeDir:
-		e.kind = entryDir
+		e.kind, e.setID = entryDir, t.Mode&(unix.S_ISUID|unix.S_ISGID) != 0
 		e.mode |= t.Mode & unix.S_ISVTX
 	case index.TypeSymlink, index.TypeHardLink:
 		err = m.judgeLink(t, &e, slash)
@@ -132,8 +134,8 @@ func (m *members) judgeLink(t *index.Entry, e *entry, slash bool) error {
 	switch {
 	case slash:
 		return refuse(ErrUnsafe, "it is a link, but its name ends in a slash")
-	case len(e.link) > m.lim.Link:
-		return refuse(ErrLimit, "its link target has %d bytes, more than %d", len(e.link), m.lim.Link)
+	case int64(len(e.link)) > m.lim.Link:
+		return refuse(ErrLimit, "its link target has %d bytes, more than %d (max-link)", len(e.link), m.lim.Link)
 	}
 	if t.Type == index.TypeSymlink {
 		e.kind = entrySymlink

@@ -13,23 +13,23 @@ import (
 // that would (a leading slash, "..") is refused.
 func cleanName(raw string, lim Limits) (name string, slash bool, err error) {
 	switch {
-	case len(raw) > lim.Path:
-		return "", false, refuse(ErrLimit, "its name has %d bytes, more than %d", len(raw), lim.Path)
+	case int64(len(raw)) > lim.Path:
+		return "", false, refuse(ErrLimit, "its name has %d bytes, more than %d (max-path)", len(raw), lim.Path)
 	case strings.HasPrefix(raw, "/"):
 		return "", false, refuse(ErrUnsafe, "its name is absolute")
 	case strings.IndexByte(raw, 0) >= 0:
 		return "", false, refuse(ErrUnsafe, "its name holds a NUL byte")
 	}
 	slash = strings.HasSuffix(raw, "/")
-	depth, tidy := 0, true
+	depth, tidy := int64(0), true
 	for rest := raw; rest != ""; {
 		var c string
 		c, rest, _ = strings.Cut(rest, "/")
 		switch {
 		case c == "..":
 			return "", false, refuse(ErrUnsafe, `its name holds ".."`)
-		case len(c) > lim.Component:
-			return "", false, refuse(ErrLimit, "a component of its name has %d bytes, more than %d", len(c), lim.Component)
+		case int64(len(c)) > lim.Component:
+			return "", false, refuse(ErrLimit, "a component of its name has %d bytes, more than %d (max-component)", len(c), lim.Component)
 		case c == "" || c == ".":
 			tidy = false
 		default:
@@ -37,7 +37,7 @@ func cleanName(raw string, lim Limits) (name string, slash bool, err error) {
 		}
 	}
 	if depth > lim.Depth {
-		return "", false, refuse(ErrLimit, "its name has %d components, more than %d", depth, lim.Depth)
+		return "", false, refuse(ErrLimit, "its name has %d components, more than %d (max-depth)", depth, lim.Depth)
 	}
 	name = strings.TrimSuffix(raw, "/")
 	if tidy && name != "" {

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Kind says what an object became on disk.
@@ -36,37 +37,6 @@ const (
 // Owner is a numeric user and group.
 type Owner struct{ UID, GID int }
 
-// Limits bounds what an object may ask for. A zero field means its default.
-type Limits struct {
-	Entries   int64 // files, directories and links; default 10,000,000
-	Bytes     int64 // bytes of all files, holes included; default: what is free, checked as it goes
-	FileBytes int64 // bytes of one file; default: the size of the file system
-	Reserve   int64 // bytes to leave free; default 64 MiB, or 1 % of a smaller file system
-	Depth     int   // components of a name; default 512
-	Path      int   // bytes of a name; default 4095
-	Component int   // bytes of a component; default 255
-	Link      int   // bytes of a link's target; default 4095
-}
-
-func (l Limits) withDefaults() Limits {
-	def := func(v *int64, d int64) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	short := func(v *int, d int) {
-		if *v <= 0 || *v > d {
-			*v = d // the defaults are what Linux can hold: no use in more
-		}
-	}
-	def(&l.Entries, 10_000_000)
-	short(&l.Depth, 512)
-	short(&l.Path, 4095)
-	short(&l.Component, 255)
-	short(&l.Link, 4095)
-	return l
-}
-
 // Options says how to extract. The zero value is useful.
 type Options struct {
 	// Name is the object's name. It names a file that is put into a
@@ -80,6 +50,11 @@ type Options struct {
 	Owner *Owner
 	// PreserveOwner takes user and group ids from the archive instead.
 	PreserveOwner bool
+	// Xattrs restores extended attributes of files and directories. Only
+	// those of the user namespace ("user.*") are ever set, and of these not
+	// "user.overlay.*": all others speak to the kernel, of privileges,
+	// labels and layers.
+	Xattrs bool
 	// OnConflict is what to do with what is already there.
 	OnConflict OnConflict
 	// StageID ends the staging directory's name, so that the caller can
@@ -112,13 +87,26 @@ type Result struct {
 	Path    string // where it really is: a file may have been put into a directory
 	Entries int64  // files, directories and links made, implied directories too, the root not
 	Bytes   int64  // of content, holes included
-	// Unowned counts entries whose owner could not be set because the
-	// process is not root or its user namespace does not know the id.
-	Unowned int64
+	BytesIn int64  // of the object as stored
+	Took    time.Duration
+	Skipped Skipped
 	// Leftover names the staging directory when what was replaced could not
 	// be deleted (an immutable file, say). Sweep will try again.
 	Leftover    string
 	Fingerprint Fingerprint
+}
+
+// Skipped counts what the archive has and the result has not.
+type Skipped struct {
+	// Owners are entries whose owner could not be set, because the process is
+	// not root or its user namespace does not know the id.
+	Owners int64 `json:"owners,omitempty"`
+	// Xattrs are extended attributes: those that were not asked for, that
+	// are never set, or that the file system or a link cannot have.
+	Xattrs int64 `json:"xattrs,omitempty"`
+	// SetIDs are files and directories whose set-user-ID or set-group-ID bit
+	// was cleared.
+	SetIDs int64 `json:"set_ids,omitempty"`
 }
 
 // Fingerprint identifies a published tree or file and the moment of its

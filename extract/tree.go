@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -13,45 +12,39 @@ import (
 // tree makes the entries of one archive below a root directory that nobody
 // else can reach.
 //
-// Directories are made with mode 0700 and get their own mode, owner and times
-// when all else is done, deepest first: a read-only directory could not be
-// filled, and filling it would change its time. Everything else is done by
-// the descriptor of what was just made. Small files are made by the writers.
+// Directories are made so that they can be filled, and get their own modes and
+// times when all else is done (see dirLog). Everything is done by the
+// descriptor of what was just made. Small files are made by the writers.
 type tree struct {
 	dirs    *dirs
 	writers *writers
 	budget  *budget
+	log     dirLog
 	owner   *Owner // whom new things shall belong to; nil: as the kernel has it
 	keep    bool   // owners of the archive instead
+	xattrs  bool   // restore user.*
 	unasked uint32 // mode bits that the kernel takes from a new file
-	made    []dirRecord
-	index   map[string]int // path → position in made
 
+	// What was skipped; the writers count too.
 	unowned  atomic.Int64
+	noXattrs atomic.Int64
+	setIDs   int64
 	progress func()
-}
-
-// dirRecord is what finish will give a directory. They are in the order in
-// which they were made, so that a parent is always before its children.
-type dirRecord struct {
-	path  string
-	mode  uint32
-	mtime unix.Timespec
-	timed bool // by an entry, not merely implied by the name of another
-	owner *Owner
 }
 
 // maxJob is the largest file that is handed to the writers.
 const maxJob = ringBuffer
 
-func newTree(root int, b *budget, owner *Owner, keep bool) (*tree, error) {
+// newTree makes a tree below the directory root. In stage, a directory beside
+// it, the tree may put what it has to remember.
+func newTree(root, stage int, b *budget, owner *Owner, opts Options) (*tree, error) {
 	d, err := newDirs(root)
 	if err != nil {
 		return nil, err
 	}
 	t := &tree{
-		dirs: d, budget: b, owner: owner, keep: keep,
-		unasked: unaskedBits(root), index: map[string]int{},
+		dirs: d, budget: b, owner: owner, keep: opts.PreserveOwner, xattrs: opts.Xattrs,
+		unasked: unaskedBits(root), log: dirLog{dir: stage, fd: -1},
 	}
 	t.writers = newWriters(t.makeSmall)
 	return t, nil
@@ -60,6 +53,12 @@ func newTree(root int, b *budget, owner *Owner, keep bool) (*tree, error) {
 func (t *tree) close() {
 	t.writers.close()
 	t.dirs.close()
+	t.log.close()
+}
+
+// skipped is what was left out so far. The writers must have settled.
+func (t *tree) skipped() Skipped {
+	return Skipped{Owners: t.unowned.Load(), Xattrs: t.noXattrs.Load(), SetIDs: t.setIDs}
 }
 
 // fill makes every entry of an archive.
@@ -89,6 +88,9 @@ func (t *tree) fill(ctx context.Context, m *members) error {
 
 // make makes one entry, or sees to it that a writer does.
 func (t *tree) make(e *entry, m *members) error {
+	if err := t.budget.member(); err != nil {
+		return err
+	}
 	owner := t.owner
 	if t.keep {
 		o, err := e.owner()
@@ -97,11 +99,22 @@ func (t *tree) make(e *entry, m *members) error {
 		}
 		owner = &o
 	}
+	if len(e.xattrs) > 0 {
+		wanted, skipped, err := wantedXattrs(e, t.xattrs)
+		if err != nil {
+			return err
+		}
+		e.xattrs = wanted
+		t.noXattrs.Add(skipped)
+	}
+	if e.setID {
+		t.setIDs++
+	}
 	if e.kind == entryDir {
 		return t.makeDir(e, owner)
 	}
 	dir, base := splitPath(e.name)
-	parent, err := t.parent(dir)
+	parent, _, err := t.dir(dir, 0o755, t.owner)
 	if err != nil {
 		return err
 	}
@@ -123,55 +136,76 @@ func (t *tree) make(e *entry, m *members) error {
 	}
 }
 
-// makeDir makes a directory, or takes note of the last word on one.
+// makeDir makes a directory, or takes the last word on one.
 func (t *tree) makeDir(e *entry, owner *Owner) error {
 	if e.name == "" {
 		return nil // the archive does not rule over object_path itself
 	}
-	if _, err := t.parent(e.name); err != nil {
+	d, made, err := t.dir(e.name, e.mode, owner)
+	if err != nil {
 		return err
 	}
-	rec := &t.made[t.index[e.name]]
-	rec.mode, rec.mtime, rec.timed, rec.owner = e.mode, e.mtime, true, owner
-	return nil
-}
-
-// parent opens the directory at path, after making it and its parents if they
-// are missing. What is there must be a directory that this archive made:
-// a file or a symbolic link, even one to a directory, is refused.
-func (t *tree) parent(path string) (*dirFD, error) {
-	if t.writers.clashes(path) {
-		if err := t.writers.settle(); err != nil {
-			return nil, err
+	if !made && t.keep {
+		if err := t.forgive(chown(d.fd, *owner)); err != nil {
+			return writeError("set owner of", e.name, err)
 		}
 	}
-	d, err := t.dirs.get(path)
+	if !made && t.xattrs {
+		if err := dropXattrs(d.fd); err != nil {
+			return writeError("remove extended attributes of", e.name, err)
+		}
+	}
+	if err := t.setXattrs(d.fd, e.name, e.xattrs); err != nil {
+		return err
+	}
+	return t.log.add(&dirRecord{path: e.name, mode: e.mode, mtime: e.mtime, chmod: !made}, t.budget.wrote)
+}
+
+// dir opens the directory at path, after making it and its parents if they are
+// missing: it with mode and owner, so far as it can still be filled, its
+// parents as what no entry speaks of. What is there must be a directory that
+// this archive made: a file or a symbolic link, even one to a directory, is
+// refused.
+func (t *tree) dir(path string, mode uint32, owner *Owner) (d *dirFD, made bool, err error) {
+	if t.writers.clashes(path) {
+		if err := t.writers.settle(); err != nil {
+			return nil, false, err
+		}
+	}
+	d, err = t.dirs.get(path)
 	switch {
 	case err == nil:
-		return d, nil
+		return d, false, nil
 	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
-		return nil, refuse(ErrUnsafe, "%s is not a directory of this archive, but a file or a symbolic link", quote(path))
+		return nil, false, refuse(ErrUnsafe, "%s is not a directory of this archive, but a file or a symbolic link", quote(path))
 	case !errors.Is(err, unix.ENOENT):
-		return nil, writeError("open directory", path, err)
+		return nil, false, writeError("open directory", path, err)
 	}
-	dir, base := splitPath(path)
-	above, err := t.parent(dir)
+	parent, base := splitPath(path)
+	above, _, err := t.dir(parent, 0o755, t.owner)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if err := t.budget.entry(); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	if err := retry(func() error { return unix.Mkdirat(above.fd, base, 0o700) }); err != nil {
-		return nil, writeError("make directory", path, err)
+	mode |= 0o700
+	if err := retry(func() error { return unix.Mkdirat(above.fd, base, mode) }); err != nil {
+		return nil, false, writeError("make directory", path, err)
 	}
-	path = strings.Clone(path)
-	t.index[path] = len(t.made)
-	t.made = append(t.made, dirRecord{path: path, mode: 0o755, owner: t.owner})
 	if d, err = t.dirs.get(path); err != nil {
-		return nil, writeError("open directory", path, err)
+		return nil, false, writeError("open directory", path, err)
 	}
-	return d, nil
+	if owner != nil {
+		err = t.forgive(chown(d.fd, *owner))
+	}
+	if err == nil && mode&t.unasked != 0 {
+		err = chmod(d.fd, mode)
+	}
+	if err != nil {
+		return nil, false, writeError("set mode and owner of", path, err)
+	}
+	return d, true, nil
 }
 
 // anew calls create, which must fail with EEXIST if base is there. If it is,
@@ -253,25 +287,35 @@ func (t *tree) makeHardLink(parent int, base string, e *entry) error {
 	return nil
 }
 
-// finish gives the directories their modes, owners and times.
+// finish gives the directories their modes and times.
 func (t *tree) finish(ctx context.Context) error {
-	for i := len(t.made) - 1; i >= 0; i-- {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		rec := &t.made[i]
-		d, err := t.dirs.get(rec.path)
+	set := func(path string, do func(fd int) error) error {
+		d, err := t.dirs.get(path)
 		if err == nil {
-			err = t.dress(d.fd, rec.mode, rec.owner)
-		}
-		if err == nil && rec.timed {
-			err = setTimes(d.fd, rec.mtime)
+			err = do(d.fd)
 		}
 		if err != nil {
-			return writeError("set mode, owner and time of", rec.path, err)
+			return writeError("set mode and time of", path, err)
 		}
+		return nil
 	}
-	return nil
+	err := t.log.each(ctx, func(r *dirRecord) error {
+		return set(r.path, func(fd int) (err error) {
+			if r.chmod {
+				err = chmod(fd, r.mode|0o500) // else what is below could not be reached
+			}
+			if err == nil {
+				err = setTimes(fd, r.mtime)
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return t.log.eachShut(func(path string, mode uint32) error {
+		return set(path, func(fd int) error { return chmod(fd, mode) })
+	})
 }
 
 // dress sets owner and mode by descriptor.

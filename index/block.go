@@ -182,7 +182,7 @@ func (t *TarReader) readBody(b, buf []byte, what string) ([]byte, error) {
 		return nil, err
 	}
 	if n > t.limits.Header {
-		return nil, &TarError{Offset: at, Rule: sprintf("%s header of %d bytes, %d are allowed", what, n, t.limits.Header), Err: ErrTarLimit}
+		return nil, &TarError{Offset: at, Rule: sprintf("%s header of %d bytes, more than %d (max-header)", what, n, t.limits.Header), Err: ErrTarLimit}
 	}
 	if int64(cap(buf)) < n {
 		buf = make([]byte, n)

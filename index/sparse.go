@@ -123,7 +123,7 @@ func (t *TarReader) applySparseRecord(at int64, key string, value []byte) error 
 func (t *TarReader) addExtent(at, off, n int64) error {
 	s := &t.pax.sparse
 	if len(s.pairs) >= t.limits.Fragments {
-		return &TarError{Offset: at, Name: string(t.entry.Name), Rule: sprintf("sparse map of more than %d ranges", t.limits.Fragments), Err: ErrTarLimit}
+		return &TarError{Offset: at, Name: string(t.entry.Name), Rule: sprintf("sparse map of more than %d ranges (max-fragments)", t.limits.Fragments), Err: ErrTarLimit}
 	}
 	s.pairs = append(s.pairs, Extent{off, n})
 	return nil
