@@ -19,4 +19,19 @@
 // sent to whom. URLs are signed in the way that storage services do it: with
 // a secret in the query, refusing all but GET, and living as long as Options
 // say. Every secret holds Mark, so that a test can search for it.
+//
+// # Below HTTP
+//
+// A [Proxy] stands in front of any server and breaks TCP connections: it cuts
+// them after so many bytes, resets, stalls or delays them, passes bytes on one
+// by one, or closes one half. It knows nothing of HTTP, so what it breaks is
+// real, whether the server is this one, the project's own or another's:
+//
+//	p, err := faulttest.NewProxy("127.0.0.1:9000", faulttest.RandomBreaks(seed, 0.3, 1<<20))
+//
+// # Far away
+//
+// A [Line] makes a server on the loopback as far away as a storage service is:
+// so long until an answer begins, so many bytes per second for each
+// connection. A [Pattern] is an object of any size that takes no room.
 package faulttest

@@ -43,14 +43,17 @@ const (
 	Unauthorized Kind = "401"
 	Forbidden    Kind = "403"         // as S3 words it, echoing secrets
 	ExpiredToken Kind = "400-expired" // S3's ExpiredToken
+	TimeSkewed   Kind = "400-skewed"  // S3's RequestTimeTooSkewed
 
 	// The server.
 	TooMany       Kind = "429" // with Retry-After: Wait
 	Unavailable   Kind = "503" // likewise, S3's SlowDown
 	InternalError Kind = "500"
 	BadGateway    Kind = "502" // an HTML page
+	Timeout       Kind = "504" // nothing but the status
 	NotFound      Kind = "404"
 	NotModified   Kind = "304"
+	Interim       Kind = "1xx" // At answers with status 103 (negative: 100 of them), and then the right one
 
 	// The object.
 	Replaced         Kind = "replaced"           // from now on another object, of another size and ETag
@@ -78,8 +81,8 @@ const (
 var Survivable = []Kind{
 	ResetBeforeHeaders, ResetMidBody, ShortBody, CloseDelimited, CloseDelimited206, StallHeaders, StallBody, Drip,
 	HugeHeaders, NotHTTP, IgnoreRange, WrongRange, UnknownTotal, ShortRange, Unsatisfiable, MultiRange, NoLength,
-	Unauthorized, Forbidden, ExpiredToken, TooMany, Unavailable, InternalError, BadGateway, NotModified,
-	WeakETag, NoETag, NoValidator, Gzip, Redirect, RedirectElsewhere, CaptivePortal, XMLError200, Empty200,
+	Unauthorized, Forbidden, ExpiredToken, TimeSkewed, TooMany, Unavailable, InternalError, BadGateway, Timeout,
+	NotModified, Interim, WeakETag, NoETag, NoValidator, Gzip, Redirect, RedirectElsewhere, CaptivePortal, XMLError200, Empty200,
 }
 
 // Fatal are the faults that a good client must answer with an error, because
@@ -139,6 +142,8 @@ func Random(seed uint64, rate float64, size int64, kinds ...Kind) Schedule {
 		switch {
 		case f.Kind == Drip:
 			f.At %= 100
+		case f.Kind == Interim:
+			f.At %= 10
 		case r.IntN(4) == 0:
 			f.At = r.Int64N(min(size, 64) + 1) // the edges break most
 		case r.IntN(4) == 0:

@@ -3,6 +3,8 @@ package faulttest
 import (
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"slices"
 	"testing"
 	"time"
@@ -45,12 +47,15 @@ func differs(t *testing.T, kind Kind) {
 	s := New(Options{Object: Object{Data: data, ETag: `"v"`, Modified: time.Unix(1e9, 0)},
 		Schedule: Script(Fault{Kind: None}, Fault{Kind: kind, At: 5, Wait: 50 * time.Millisecond})})
 	defer s.Close()
+	interim := 0
 	get := func() (string, error) {
 		req, err := http.NewRequest(http.MethodGet, s.Sign(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		req.Header.Set("Range", "bytes=2-20")
+		trace := httptrace.ClientTrace{Got1xxResponse: func(int, textproto.MIMEHeader) error { interim++; return nil }}
+		req = req.WithContext(httptrace.WithClientTrace(t.Context(), &trace))
 		c := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 		resp, err := c.Do(req)
@@ -68,7 +73,7 @@ func differs(t *testing.T, kind Kind) {
 	start := time.Now()
 	got, err := get()
 	slow := time.Since(start) > 200*time.Millisecond // all that a drip is
-	if err == nil && got == right && !(kind == Drip && slow) {
+	if err == nil && got == right && !(kind == Drip && slow) && interim == 0 {
 		t.Error("it answers as it should")
 	}
 }

@@ -33,7 +33,15 @@ func (s *Server) misbehave(w http.ResponseWriter, r *http.Request, o Object, f F
 		for i := range 128 {
 			a.header.Set("X-Huge-"+strconv.Itoa(i), strings.Repeat("h", 1024))
 		}
-	case Unauthorized, Forbidden, ExpiredToken:
+	case Interim:
+		n := f.At
+		if n < 0 {
+			n = 100
+		}
+		for range n {
+			w.WriteHeader(http.StatusEarlyHints)
+		}
+	case Unauthorized, Forbidden, ExpiredToken, TimeSkewed:
 		s.revoke(r, f.Kind)
 		s.refuse(w, r, f.Kind)
 		return
@@ -131,6 +139,8 @@ func (s *Server) alter(a answer, r *http.Request, o Object, f Fault, at int) ans
 		a = page(http.StatusInternalServerError, "text/plain", "oops: "+r.URL.RequestURI())
 	case BadGateway:
 		a = page(http.StatusBadGateway, "text/html", "<html><head><title>502 Bad Gateway</title></head></html>")
+	case Timeout:
+		a = page(http.StatusGatewayTimeout, "text/plain", "")
 	case NotFound:
 		a = page(http.StatusNotFound, "application/xml", "<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message></Error>")
 	case NotModified:

@@ -31,6 +31,7 @@ type Options struct {
 	Schedule Schedule      // nil = no faults
 	TLS      bool          // serve https; see Server.Transport
 	Life     time.Duration // of a signed URL; 0 = for ever
+	Line     Line          // how far away the server is
 }
 
 // Request is one entry of the log.
@@ -65,7 +66,8 @@ func New(opts Options) *Server {
 	}
 	s := &Server{opts: opts, object: opts.Object, done: make(chan struct{}),
 		signed: map[string]time.Time{}, why: map[string]Kind{}}
-	s.main = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
+	s.main = httptest.NewUnstartedServer(opts.Line.Handler(http.HandlerFunc(s.serve)))
+	s.main.Listener = opts.Line.Listener(s.main.Listener)
 	s.main.Config.ErrorLog = quiet
 	if opts.TLS {
 		s.main.StartTLS()
@@ -201,6 +203,8 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, why Kind) {
 		status, code, message = http.StatusUnauthorized, "Unauthorized", "no"
 	case ExpiredToken:
 		status, code, message = http.StatusBadRequest, "ExpiredToken", "The provided token has expired."
+	case TimeSkewed:
+		status, code, message = http.StatusBadRequest, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large."
 	}
 	w.WriteHeader(status)
 	fmt.Fprintf(w, "<?xml version=\"1.0\"?>\n<Error><Code>%s</Code><Message>%s</Message><AWSAccessKeyId>%s</AWSAccessKeyId><StringToSign>GET %s</StringToSign></Error>",
