@@ -31,10 +31,10 @@ import (
 // objectPath itself none is followed.
 //
 // When Extract returns without error, r was read to its end, all checksums
-// were right and the result is on disk. When it returns an error, nothing at
-// objectPath has changed (but see ConflictMerge), and the stage and the
-// parents it made are gone. Errors wrap one of the sentinels of this package,
-// or the error of r, or ctx.Err().
+// were right and the result is on disk (but see Options.FlushLater). When it
+// returns an error, nothing at objectPath has changed (but see ConflictMerge),
+// and the stage and the parents it made are gone. Errors wrap one of the
+// sentinels of this package, or the error of r, or ctx.Err().
 //
 // Extract writes in the calling goroutine and two of its own, and reads r in
 // another, all of which have ended when it returns. ctx is looked at before
@@ -167,8 +167,9 @@ func (j *job) run() (res Result, taken bool, err error) {
 		return res, false, err
 	}
 	res.Entries, res.Bytes, res.BytesIn, res.Skipped = j.budget.entries, j.budget.bytes, j.src.n.Load(), j.tree.skipped()
-	pub := publishing{stage: j.stage, place: j.place, root: j.root, act: j.act, small: res.Entries <= 64}
+	pub := publishing{stage: j.stage, place: j.place, root: j.root, act: j.act, small: res.Entries <= 64, later: j.later(), over: j.opts.Over}
 	res.Fingerprint, taken, err = pub.run()
+	res.Unflushed, res.Tree = pub.later, pub.tree
 	if err == nil {
 		j.tell(true)
 	}
@@ -181,6 +182,9 @@ func (j *job) makeTree() (err error) {
 		return writeError("make directory", j.place.path, err)
 	}
 	if j.root, err = openat(j.stage.fd, staged, openDirFlags, 0); err != nil {
+		return err
+	}
+	if err := j.tellStaged(); err != nil {
 		return err
 	}
 	if err := j.newTree(); err != nil {
@@ -210,6 +214,9 @@ func (j *job) makeFile() (err error) {
 	j.root, err = openat(j.stage.fd, staged, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return writeError("create", j.place.path, err)
+	}
+	if err := j.tellStaged(); err != nil {
+		return err
 	}
 	if err := j.newTree(); err != nil {
 		return err

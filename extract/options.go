@@ -66,6 +66,18 @@ type Options struct {
 	Within string
 	// Size is how many bytes the reader must give; zero or less: unknown.
 	Size int64
+	// Staged is called once, when the root of what will be published has been
+	// made and before any content is written: what a caller writes down then
+	// lets it know after a crash whether the thing came out. An error ends
+	// the extraction.
+	Staged func(Staged) error
+	// FlushLater lets Extract return before the result is on disk, if it
+	// replaces nothing. Then Result.Unflushed is set, and the caller must
+	// call Flush and until then must not trust the result after a power cut.
+	FlushLater bool
+	// Over is the fingerprint of what was bound at the path before (see
+	// Result.Tree), if what comes may take its place.
+	Over *Fingerprint
 	// Limits bounds the object.
 	Limits Limits
 	// Progress is called by the extracting goroutine, at most ten times a
@@ -80,16 +92,30 @@ type Progress struct {
 	Entries int64 // files, directories and links made
 }
 
+// Staged is what an extraction has begun to make.
+type Staged struct {
+	Path  string // where it will be
+	Root  string // where it is now, alone in its staging directory
+	Fills bool   // an empty directory is there, which it will take the place of
+	Later bool   // it will be published before it is flushed
+}
+
 // Result says what was published.
 type Result struct {
-	Kind    Kind
-	Format  string // "tar", "tar.gz", "gz" or "other"
-	Path    string // where it really is: a file may have been put into a directory
-	Entries int64  // files, directories and links made, implied directories too, the root not
-	Bytes   int64  // of content, holes included
-	BytesIn int64  // of the object as stored
-	Took    time.Duration
-	Skipped Skipped
+	Kind   Kind
+	Format string // "tar", "tar.gz", "gz" or "other"
+	Path   string // where it really is: a file may have been put into a directory
+	// Tree is where the files lie, if they could only be bound to Path
+	// because no rename can replace what is there: a mount point, say. Such
+	// a mount does not outlive the system: Bind makes it again.
+	Tree string
+	// Unflushed says that a power cut could still destroy it: see Flush.
+	Unflushed bool
+	Entries   int64 // files, directories and links made, implied directories too, the root not
+	Bytes     int64 // of content, holes included
+	BytesIn   int64 // of the object as stored
+	Took      time.Duration
+	Skipped   Skipped
 	// Leftover names the staging directory when what was replaced could not
 	// be deleted (an immutable file, say). Sweep will try again.
 	Leftover    string

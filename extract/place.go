@@ -154,6 +154,7 @@ const (
 	actOver                // rename over an empty directory, or a file over a file
 	actSwap                // exchange, then delete the old
 	actMerge               // move entry by entry
+	actBind                // bind it over what is there, which no rename can move
 )
 
 // decide says how an object can take the place, or why it cannot: the error
@@ -163,8 +164,11 @@ func (p *place) decide(file bool, on OnConflict) (action, error) {
 		return actPut, nil
 	}
 	if isMountPoint(p.parent, p.base) {
-		return 0, fmt.Errorf("%w: %s is a mount point, which a rename cannot fill: "+
-			"use a directory below it", ErrConflict, quote(p.path))
+		if on != ConflictReplace {
+			return 0, fmt.Errorf("%w: %s is a mount point, which a rename cannot fill: "+
+				"use a directory below it, or on_conflict replace to bind over it", ErrConflict, quote(p.path))
+		}
+		return actBind, p.mayBind(file)
 	}
 	switch {
 	case p.there == emptyDir && !file:

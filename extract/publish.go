@@ -13,13 +13,18 @@ import (
 //	sync the stage → wait for a tick → rename → fsync the parent → fingerprint
 //
 // A rename that is on disk before the files are would, after a power cut,
-// show a tree of empty files; so the sync comes first.
+// show a tree of empty files; so the sync comes first. Or, with
+// Options.FlushLater, it comes after, and it is the caller who knows not to
+// trust what he finds after a power cut: see the package comment.
 type publishing struct {
 	stage *stage
 	place *place
 	root  int // descriptor of what is published
 	act   action
-	small bool // few entries: fsync each instead of the whole file system
+	small bool         // few entries: fsync each instead of the whole file system
+	later bool         // no sync here
+	over  *Fingerprint // what is bound at the place, and may go
+	tree  string       // where the files lie, if they were bound
 }
 
 // run returns the fingerprint, and whether the place was taken: after that
@@ -32,8 +37,16 @@ func (p *publishing) run() (fp Fingerprint, taken bool, err error) {
 	if p.act == actMerge {
 		return p.merge()
 	}
-	if err := p.rename(); err != nil {
-		return fp, false, err
+	if p.act != actBind {
+		err = p.rename()
+		if cannotSwap(err) && p.act == actSwap {
+			p.act = actBind
+		} else if err != nil {
+			return fp, false, err
+		}
+	}
+	if p.act == actBind {
+		return p.bind()
 	}
 	after, err := fstat(p.root)
 	if err != nil {
@@ -57,6 +70,9 @@ func (p *publishing) run() (fp Fingerprint, taken bool, err error) {
 		// Someone was quick enough to change it already: then it is edited.
 		fp.ChangeTimeNS = nanoseconds(before.Ctim)
 	}
+	if p.later {
+		return fp, true, nil
+	}
 	return fp, true, p.syncParent()
 }
 
@@ -66,8 +82,10 @@ func (p *publishing) run() (fp Fingerprint, taken bool, err error) {
 // state of the root.
 func (p *publishing) settle() (unix.Stat_t, error) {
 	now := time.Now()
-	if err := p.sync(); err != nil {
-		return unix.Stat_t{}, err
+	if !p.later {
+		if err := p.sync(); err != nil {
+			return unix.Stat_t{}, err
+		}
 	}
 	st, err := fstat(p.root)
 	if err != nil {
@@ -94,6 +112,9 @@ func waitTick(t time.Time, ctime unix.Timespec) {
 }
 
 func (p *publishing) sync() error {
+	if inMemory(p.stage.fd) {
+		return nil
+	}
 	if p.small {
 		err := syncEach(p.stage.fd)
 		if err == nil {
@@ -138,6 +159,13 @@ func syncEach(dir int) error {
 	return fsync(dir)
 }
 
+// cannotSwap says whether a rename failed because of where the place is: on a
+// mount point, in a lower layer of an overlay, on a file system without
+// exchanging.
+func cannotSwap(err error) bool {
+	return errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EINVAL)
+}
+
 // rename puts the root in its place.
 func (p *publishing) rename() error {
 	move := func(flags uint) error {
@@ -171,7 +199,7 @@ func (p *publishing) rename() error {
 		return nil
 	case errors.Is(err, unix.EEXIST), errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EISDIR):
 		return fmt.Errorf("%w: %s appeared or changed while the object was extracted: %w", ErrConflict, what, err)
-	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EXDEV):
+	case cannotSwap(err):
 		return fmt.Errorf("%w: %s is a mount point or belongs to a lower layer, and cannot be exchanged by a rename: "+
 			"use another path: %w", ErrConflict, what, err)
 	}
@@ -181,12 +209,16 @@ func (p *publishing) rename() error {
 // syncParent makes the rename durable. A parent that we could not open for
 // reading is synced with its whole file system.
 func (p *publishing) syncParent() error {
-	err := fsync(p.place.parent)
-	if errors.Is(err, unix.EBADF) {
-		err = retry(func() error { return unix.Syncfs(p.root) })
-	}
-	if err != nil {
+	if err := syncParent(p.place.parent, p.root); err != nil {
 		return fmt.Errorf("sync the directory of %s: %w", quote(p.place.path), err)
 	}
 	return nil
+}
+
+func syncParent(parent, child int) error {
+	err := fsync(parent)
+	if errors.Is(err, unix.EBADF) {
+		err = retry(func() error { return unix.Syncfs(child) })
+	}
+	return err
 }

@@ -151,7 +151,8 @@ const RemoveStageID = "removed"
 // gives ErrBusy and is left alone.
 //
 // What it deletes it knows by the id, and by being a private directory of
-// this user that nobody holds the lock of.
+// this user that nobody holds the lock of. A tree that is bound to objectPath
+// is left alone.
 func Sweep(objectPath, stageID string) error {
 	if err := checkStageID(stageID); err != nil {
 		return err
@@ -174,6 +175,9 @@ func Sweep(objectPath, stageID string) error {
 		if err := sweepStage(parent, stageName(base, id)); err != nil {
 			return err
 		}
+	}
+	if err := sweepBound(parent, base, stageID); err != nil {
+		return err
 	}
 	// A file that went into the directory objectPath had its stage there, by
 	// a name that we do not know.
