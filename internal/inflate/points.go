@@ -57,7 +57,7 @@ func (r *Reader) points() error {
 	case atBlock:
 		// What compresses badly takes longer: its points come sooner, so that
 		// reading up to any byte takes about the same time everywhere.
-		dense := (r.bitPos()-r.track.in)/8 >= r.opt.Spacing*3/8
+		dense := since > 0 && (r.bitPos()-r.track.in)/8 >= max(r.opt.Spacing*3/8, 1)
 		if since >= r.opt.Spacing || dense || !r.track.any {
 			return r.takePoint(Point{In: r.bitPos()})
 		}
