@@ -15,7 +15,8 @@ type Stats struct {
 	Xattrs      int64 // extended attributes, and lists of them
 	Reads       int64 // reads of content
 	Bytes       int64 // of content given to the kernel
-	Other       int64 // link targets, statfs, seeks
+	Links       int64 // link targets asked for
+	Other       int64 // statfs and seeks
 	Pending     int64 // requests that wait right now
 	Missed      int64 // deadlines that passed: the process got EIO
 	Interrupted int64 // requests whose process left before the answer
@@ -26,7 +27,7 @@ type Stats struct {
 }
 
 type stats struct {
-	lookups, getattrs, listings, xattrs, reads, bytes, other atomic.Int64
+	lookups, getattrs, listings, xattrs, reads, bytes, links, other atomic.Int64
 
 	pending, missed, interrupted, failures atomic.Int64
 
@@ -46,7 +47,7 @@ func (s *stats) failed(err error) {
 func (s *stats) snapshot() Stats {
 	out := Stats{
 		Lookups: s.lookups.Load(), GetAttrs: s.getattrs.Load(), Listings: s.listings.Load(),
-		Xattrs: s.xattrs.Load(), Reads: s.reads.Load(), Bytes: s.bytes.Load(), Other: s.other.Load(),
+		Xattrs: s.xattrs.Load(), Reads: s.reads.Load(), Bytes: s.bytes.Load(), Links: s.links.Load(), Other: s.other.Load(),
 		Pending: s.pending.Load(), Missed: s.missed.Load(), Interrupted: s.interrupted.Load(),
 		Failed: s.failures.Load(),
 	}

@@ -130,7 +130,7 @@ func (s *server) fill(out *fuse.Attr, row uint32, a index.Attr) {
 
 // Readlink gives a link's target, which the kernel keeps.
 func (s *server) Readlink(_ <-chan struct{}, header *fuse.InHeader) ([]byte, fuse.Status) {
-	s.stats.other.Add(1)
+	s.stats.links.Add(1)
 	target, err := s.tree.ReadLink(row(header.NodeId))
 	if err != nil {
 		return nil, s.failed(err)
