@@ -216,12 +216,11 @@ var numberFields = [5]struct {
 }{{"mode", 100, 108}, {"uid", 108, 116}, {"gid", 116, 124}, {"size", 124, 136}, {"mtime", 136, 148}}
 
 // readEntry makes the entry of a header block and the extensions before it.
-// start is the stream offset of the first of them.
-func (t *TarReader) readEntry(b []byte, start int64) error {
-	at := t.off - blockSize
+// at is the stream offset of the first of them, which errors tell.
+func (t *TarReader) readEntry(b []byte, at int64) error {
 	f := formatOf(b)
 	e := &t.entry
-	e.Offset = start
+	e.Offset = at
 	t.entries++
 	t.readNames(b, f)
 	e.Name, e.Link = t.name, t.link

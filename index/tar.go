@@ -95,7 +95,7 @@ var (
 
 // TarError says what is wrong with an archive, and where.
 type TarError struct {
-	Offset int64  // in the uncompressed stream
+	Offset int64  // in the uncompressed stream; of the entry's first header if it has a name
 	Name   string // of the entry, as far as it was known; "" otherwise
 	Rule   string // what was expected
 	Err    error  // ErrTarCorrupt, ErrTarTruncated, ErrTarLimit or ErrTarAmbiguous
@@ -381,10 +381,15 @@ func (t *TarReader) read(p []byte) error {
 
 // ended turns the end of the source, where more was due, into the error it is.
 func (t *TarReader) ended(err error) error {
-	if err == io.EOF {
-		return &TarError{Offset: t.off, Name: string(t.entry.Name), Rule: "the archive ends in the middle of an entry", Err: ErrTarTruncated}
+	if err != io.EOF {
+		return err
 	}
-	return err
+	e := &TarError{Offset: t.off, Rule: "the archive ends in the middle of an entry", Err: ErrTarTruncated}
+	if len(t.entry.Name) > 0 {
+		e.Offset, e.Name = t.entry.Offset, string(t.entry.Name)
+		e.Rule += fmt.Sprintf(", at byte %d", t.off)
+	}
+	return e
 }
 
 // ambiguous makes the error of headers that can be read in two ways.
