@@ -62,16 +62,22 @@ func (r *Reader) points() error {
 			return r.takePoint(Point{In: r.bitPos()})
 		}
 	case inBlock:
-		// A symbol, and a turn of the fast loop, may go a little beyond.
-		limit := max(2*r.opt.Spacing-2*outSlack, r.opt.Spacing)
+		// A symbol may go a little beyond. Closer than a page would make more
+		// points than output.
+		limit := max(2*r.opt.Spacing-2*outSlack, 4<<10)
 		if since >= limit {
 			if err := r.settle(); err != nil { // the last point used packTables' array, too
 				return err
 			}
-			return r.takePoint(Point{In: r.bitPos(), Tables: r.packTables()})
+			if err := r.takePoint(Point{In: r.bitPos(), Tables: r.packTables()}); err != nil {
+				return err
+			}
 		}
-		r.soft = int(min(int64(r.soft), r.track.last+limit-r.base))
-		r.fastSoft = min(r.fastSoft, r.soft)
+		// The slow loop goes the last steps, symbol by symbol: where the fast
+		// one stops depends on the buffers, and points shall not.
+		at := r.track.last + limit - r.base
+		r.soft = int(min(int64(r.soft), at))
+		r.fastSoft = int(min(int64(r.fastSoft), at-outSlack))
 	}
 	return nil
 }
@@ -98,6 +104,9 @@ func (r *Reader) takePoint(p Point) error {
 		p.CRC, p.Size = r.crc, uint32(p.Out-r.begin)
 	}
 	t := &r.track
+	if r.opt.OnCut != nil {
+		r.opt.OnCut(p.Out)
+	}
 	t.any, t.last, t.in, t.point = true, p.Out, p.In, p
 	t.open = true
 	t.first = historySize

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 )
 
@@ -299,4 +300,60 @@ func TestRawPoints(t *testing.T) {
 			t.Fatalf("%s: %v", brief(p), err)
 		}
 	}
+}
+
+// TestPointsAlike checks that points are the same however the input is cut and
+// whatever buffers are filled, and that OnCut foretells each.
+func TestPointsAlike(t *testing.T) {
+	inputs(t, func(t *testing.T, gz, data []byte) {
+		const spacing = 64 << 10
+		want, _, err := record(gz, Options{Spacing: spacing})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rnd := rand.New(rand.NewPCG(3, uint64(len(gz))))
+		for range 4 {
+			var slices [][]byte
+			for rest := gz; len(rest) > 0; {
+				n := min(len(rest), 1+rnd.IntN(1<<(1+rnd.IntN(16))))
+				slices, rest = append(slices, rest[:n]), rest[n:]
+			}
+			var got []Point
+			var cuts []int64
+			r := NewReader(FromBytes(slices...), Options{Spacing: spacing,
+				OnCut: func(out int64) { cuts = append(cuts, out) },
+				OnPoint: func(p Point) error {
+					p.Window, p.Tables = bytes.Clone(p.Window), bytes.Clone(p.Tables)
+					got = append(got, p)
+					return nil
+				}})
+			var off int64
+			for {
+				seen := len(cuts)
+				out, err := r.Fill(make([]byte, MinBuffer+rnd.IntN(200_000)))
+				if err == io.EOF {
+					break
+				} else if err != nil {
+					t.Fatal(err)
+				}
+				for _, c := range cuts[seen:] {
+					if c < off || c > off+int64(len(out)) {
+						t.Fatalf("cut at %d comes with bytes [%d,%d)", c, off, off+int64(len(out)))
+					}
+				}
+				off += int64(len(out))
+			}
+			r.Close()
+			for i := range max(len(got), len(want)) {
+				if i >= min(len(got), len(want)) || !reflect.DeepEqual(got[i], want[i]) {
+					t.Fatalf("point %d of %d is %s, want one of %d: %s", i, len(got), brief(got[min(i, len(got)-1)]), len(want), brief(want[min(i, len(want)-1)]))
+				}
+			}
+			for i, p := range want {
+				if cuts[i] != p.Out {
+					t.Fatalf("cut %d at %d, its point at %d", i, cuts[i], p.Out)
+				}
+			}
+		}
+	})
 }

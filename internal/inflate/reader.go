@@ -30,11 +30,16 @@ type Options struct {
 	// rounded up to a buffer. Its slices are valid during the call. An error
 	// ends the stream.
 	OnPoint func(Point) error
+	// OnCut, if not nil, is told the stream offset of each point as soon as
+	// it is taken, before any byte behind it is handed out; the point itself
+	// follows through OnPoint. So who sums or keeps the bytes between points
+	// need not look back.
+	OnCut func(out int64)
 	// Spacing is the stream distance between points in bytes, 1 MiB if 0. A
 	// point lies at the first block boundary at least this far from the last
 	// one, or at least 3/8 of it in compressed bytes, since decoding them is
 	// what takes the time; or inside a block when none comes within twice
-	// Spacing. (Below 64 KiB a stored block can be longer than that.)
+	// Spacing, or 4 KiB. (Below 64 KiB a stored block can be longer than that.)
 	Spacing int64
 	// End is the stream offset at which reading stops with io.EOF, if not 0.
 	// Nothing behind it is checked, nor is the member's checksum.
