@@ -6,23 +6,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"objectmount/internal/faulttest"
 	"objectmount/objects"
-)
-
-var (
-	faultSeed = flag.Uint64("faultseed", 0, "replay one random schedule of faults")
-	faultTime = flag.Duration("faulttime", 10*time.Second, "how long to try random schedules of faults")
 )
 
 // minter makes a Minter of a function.
@@ -305,82 +297,6 @@ func TestEmptyObject(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestRandomFaults runs random schedules of survivable faults: each must end
-// with the right bytes. The seed of a failing one replays it.
-func TestRandomFaults(t *testing.T) {
-	if *faultSeed != 0 {
-		randomFaults(t, *faultSeed)
-		return
-	}
-	limit := *faultTime
-	if testing.Short() {
-		limit = time.Second
-	}
-	begin := time.Now()
-	base := rand.Uint64() >> 1
-	var n, whole atomic.Uint64
-	var wg sync.WaitGroup
-	for range 16 { // most of the time goes by waiting
-		wg.Go(func() {
-			for time.Since(begin) < limit && !t.Failed() {
-				if randomFaults(t, base+n.Add(1)) {
-					whole.Add(1)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	t.Logf("%d schedules from seed %d on: %d ended with the right bytes, the others with a clear error", n.Load(), base+1, whole.Load())
-}
-
-// randomFaults runs one schedule and reports whether it ended with the bytes.
-func randomFaults(t *testing.T, seed uint64) bool {
-	t.Helper()
-	r := rand.New(rand.NewPCG(seed, 99))
-	data := content(1 + r.IntN(700<<10))
-	o := faulttest.Object{Data: data}
-	switch r.IntN(4) {
-	case 0:
-		o.Modified = modified
-	case 1:
-		o.ETag = `"v1"`
-	default:
-		o.ETag, o.Modified = `"v1"`, modified
-	}
-	kinds := faulttest.Survivable
-	fatal := r.IntN(3) == 0
-	if fatal {
-		kinds = append(append(kinds[:0:0], kinds...), faulttest.Fatal...)
-		kinds = append(kinds, faulttest.BitFlip)
-	}
-	s := faulttest.New(faulttest.Options{Object: o, Schedule: faulttest.Random(seed, 0.1+0.6*r.Float64(), int64(len(data)), kinds...)})
-	defer s.Close()
-	opts := patience()
-	opts.IdleTimeout = 60 * time.Millisecond
-	opts.RetryBudget = 8 * time.Second
-	if fatal || r.IntN(2) == 0 {
-		opts.SHA256 = sum(data)
-	}
-	got, err := readAll(t.Context(), signer(s), opts)
-	noLeak(t, err)
-	switch {
-	case err == nil && !bytes.Equal(got, data):
-		t.Errorf("SILENTLY WRONG: %d bytes; replay with -run TestRandomFaults -faultseed %d\nfaults:%s", len(got), seed, s.Faults())
-	case err != nil && !fatal && !tolerable(err):
-		t.Errorf("error: %v; replay with -run TestRandomFaults -faultseed %d\nfaults:%s", err, seed, s.Faults())
-	}
-	return err == nil
-}
-
-// tolerable are the clear errors that survivable faults may add up to: too
-// many nonsensical answers in a row, or URLs refused again and again.
-func tolerable(err error) bool {
-	text := err.Error()
-	return errors.Is(err, objects.ErrCredentials) || errors.Is(err, objects.ErrUnreachable) ||
-		strings.Contains(text, "Content-") || strings.Contains(text, "malformed") || strings.Contains(text, "headers") ||
-		strings.Contains(text, "bytes") || strings.Contains(text, "answered") || strings.Contains(text, "lacks")
 }
 
 // TestRedirects: what was meant for the first host stays there.
