@@ -31,6 +31,7 @@ type Config struct {
 	Parallel    int               // mounts made at the same time; default 4
 	URLValid    time.Duration     // life of the download URLs asked for; default 1 h
 	Limits      extract.Limits    // of every object
+	Network     *objects.Network  // limits of all fetches together; nil: the defaults
 	RetryBudget time.Duration     // longest time a fetch may go without progress before it fails; default 15 min
 	RetryMin    time.Duration     // first pause before a failed mount is tried again; default 1 s
 	RetryMax    time.Duration     // longest such pause; default 5 min
@@ -76,6 +77,9 @@ func New(cfg Config) (*Agent, error) {
 	cfg.Parallel = max(cmp.Or(cfg.Parallel, 4), 1)
 	cfg.URLValid = cmp.Or(cfg.URLValid, time.Hour)
 	cfg.RetryBudget = cmp.Or(cfg.RetryBudget, 15*time.Minute)
+	if cfg.Network == nil {
+		cfg.Network = objects.NewNetwork(objects.Limits{})
+	}
 	cfg.RetryMin = cmp.Or(cfg.RetryMin, time.Second)
 	cfg.RetryMax = max(cmp.Or(cfg.RetryMax, 5*time.Minute), cfg.RetryMin)
 	cfg.Debounce = cmp.Or(cfg.Debounce, 200*time.Millisecond)

@@ -71,7 +71,7 @@ func (a *Agent) openSource(ctx context.Context, m *Mount) (*source, error) {
 
 func (a *Agent) openRemote(ctx context.Context, m *Mount, minter objects.Minter, obj objects.Object) (*source, error) {
 	r, err := objects.Open(ctx, minter, objects.ReaderOptions{
-		Size: obj.SizeBytes, SHA256: m.SHA256, RetryBudget: a.cfg.RetryBudget,
+		Size: obj.SizeBytes, SHA256: m.SHA256, RetryBudget: a.cfg.RetryBudget, Network: a.cfg.Network,
 	})
 	if err != nil {
 		return nil, err
@@ -134,7 +134,25 @@ func (c *checked) Read(p []byte) (int, error) {
 type atEnd struct {
 	r    io.Reader
 	then func() error
-	err  error // what then said, io.EOF for nil; nil: not called yet
+	err  error  // what then said, io.EOF for nil; nil: not called yet
+	buf  []byte // of Next, where r does not lend its own
+}
+
+// Next lends the next bytes, as extract likes them best, until the next call.
+func (e *atEnd) Next() ([]byte, error) {
+	lender, ok := e.r.(interface{ Next() ([]byte, error) })
+	if !ok {
+		if e.buf == nil {
+			e.buf = make([]byte, 128<<10)
+		}
+		n, err := e.Read(e.buf)
+		return e.buf[:n], err
+	}
+	if e.err != nil {
+		return nil, e.err
+	}
+	p, err := lender.Next()
+	return p, e.check(err)
 }
 
 func (e *atEnd) Read(p []byte) (int, error) {
@@ -142,11 +160,16 @@ func (e *atEnd) Read(p []byte) (int, error) {
 		return 0, e.err
 	}
 	n, err := e.r.Read(p)
-	if err == io.EOF {
-		if e.err = e.then(); e.err == nil {
-			e.err = io.EOF
-		}
-		return n, e.err
+	return n, e.check(err)
+}
+
+// check calls then when err is the end.
+func (e *atEnd) check(err error) error {
+	if err != io.EOF {
+		return err
 	}
-	return n, err
+	if e.err = e.then(); e.err == nil {
+		e.err = io.EOF
+	}
+	return e.err
 }

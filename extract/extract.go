@@ -38,8 +38,10 @@ import (
 //
 // Extract writes in the calling goroutine and two of its own, and reads r in
 // another, all of which have ended when it returns. ctx is looked at before
-// every read; r's Read should itself end when ctx does. Concurrent calls are
-// fine; of two for one path, one gets ErrConflict or ErrBusy.
+// every read; r's Read should itself end when ctx does. If r has a method
+// Next() ([]byte, error) that lends the next bytes until the next call, as the
+// streams of package objects have, they are decoded where they are. Concurrent
+// calls are fine; of two for one path, one gets ErrConflict or ErrBusy.
 func Extract(ctx context.Context, r io.Reader, objectPath string, opts Options) (Result, error) {
 	start := time.Now()
 	res, err := extract(ctx, r, objectPath, opts)
@@ -57,7 +59,7 @@ func extract(ctx context.Context, r io.Reader, objectPath string, opts Options) 
 	if _, _, err := parsePath(objectPath); err != nil {
 		return res, err
 	}
-	src := &source{ctx: ctx, r: r, size: opts.Size}
+	src := newSource(ctx, r, opts.Size)
 	in, err := sniff(src, opts.Name, opts.ContentType)
 	if err != nil {
 		return res, src.explain(err)

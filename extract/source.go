@@ -16,7 +16,8 @@ import (
 type source struct {
 	ctx   context.Context
 	r     io.Reader
-	size  int64 // expected, <= 0: unknown
+	next  slicer // r itself, if it can give its bytes without a copy; else nil
+	size  int64  // expected, <= 0: unknown
 	buf   []byte
 	ahead []byte // read by peek
 	n     atomic.Int64
@@ -25,6 +26,17 @@ type source struct {
 }
 
 const readBuffer = 128 << 10
+
+// slicer is a reader that lends its own buffers: Next gives the next bytes,
+// which are valid until the next call, and no bytes together with io.EOF. The
+// streams of package objects are such.
+type slicer interface{ Next() ([]byte, error) }
+
+func newSource(ctx context.Context, r io.Reader, size int64) *source {
+	s := &source{ctx: ctx, r: r, size: size}
+	s.next, _ = r.(slicer)
+	return s
+}
 
 // Next gives the next bytes; the slice is valid until the next call.
 func (s *source) Next() ([]byte, error) {
@@ -47,10 +59,13 @@ func (s *source) peek(want int) ([]byte, error) {
 	n := 0
 	for n < want && !s.ended {
 		p, err := s.read(s.buf[n:])
-		n += len(p)
 		if err != nil && err != io.EOF {
 			return nil, err
 		}
+		if s.next != nil { // the next call takes p back
+			s.buf = append(s.buf[:n], p...)
+		}
+		n += len(p)
 	}
 	if n > 0 {
 		s.ahead = s.buf[:n]
@@ -58,7 +73,7 @@ func (s *source) peek(want int) ([]byte, error) {
 	return s.buf[:n], nil
 }
 
-// read reads once into buf.
+// read reads once: into buf, or what r lends.
 func (s *source) read(buf []byte) ([]byte, error) {
 	if s.err != nil {
 		return nil, s.err
@@ -70,8 +85,16 @@ func (s *source) read(buf []byte) ([]byte, error) {
 		s.err = err
 		return nil, err
 	}
-	k, err := s.r.Read(buf)
-	n := s.n.Add(int64(k))
+	var p []byte
+	var err error
+	if s.next != nil {
+		p, err = s.next.Next()
+	} else {
+		var k int
+		k, err = s.r.Read(buf)
+		p = buf[:k]
+	}
+	n := s.n.Add(int64(len(p)))
 	s.ended = err == io.EOF
 	switch {
 	case s.size > 0 && n > s.size:
@@ -79,14 +102,14 @@ func (s *source) read(buf []byte) ([]byte, error) {
 	case err == io.EOF && s.size > 0 && n < s.size:
 		err = fmt.Errorf("%w: truncated: the object ends after %d of %d bytes: %w",
 			ErrCorrupt, n, s.size, io.ErrUnexpectedEOF)
-	case err == io.EOF && k > 0:
+	case err == io.EOF && len(p) > 0:
 		err = nil // it comes again, alone
 	}
 	if err != nil && err != io.EOF {
 		s.err = err
 		return nil, err
 	}
-	return buf[:k], err
+	return p, err
 }
 
 // explain returns the reason behind err: the reader's own error if it had

@@ -25,6 +25,7 @@ type sink interface {
 	room(ctx context.Context, p *part) ([]byte, error) // where the next bytes of p shall go
 	put(p *part, n int) error                          // n bytes of p are there
 	fail(p *part, err error)                           // p ends here
+	staff(workers, most int)                           // so many workers there should be now
 	starved() time.Duration                            // how long nobody had anything to do but wait for bytes
 }
 
@@ -77,6 +78,7 @@ func (c *crew) close() {
 
 // hire starts the workers that are wanted and of use. The caller holds mu.
 func (c *crew) hire() {
+	c.to.staff(c.tuner.n, c.tuner.most)
 	for c.workers < c.tuner.n && int64(c.fresh)*minPart < c.missing && !c.over && c.ctx.Err() == nil {
 		c.workers++
 		c.fresh++

@@ -206,7 +206,7 @@ func (f *filler) tell() {
 
 func (f *filler) free(p *part) {
 	for _, c := range p.chunks {
-		f.mem.give(c)
+		f.mem.give(nil, c)
 	}
 	p.chunks = nil
 }
@@ -217,6 +217,9 @@ func (f *filler) state() (spans, error) {
 	defer f.mu.Unlock()
 	return slices.Clone(f.have), f.err
 }
+
+// staff: whoever comes has a chunk.
+func (f *filler) staff(int, int) {}
 
 // starved: a file takes everything, so more is always welcome.
 func (f *filler) starved() time.Duration { return time.Since(f.begun) }

@@ -26,7 +26,9 @@ var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 //	█ chunks that hold bytes; ▒ asked for, on the way
 //
 // When it is scarce, the claim that is the least ahead of its reader is served
-// first. So a full memory slows the last parts down, and the first go on.
+// first. So a full memory slows the last parts down, and the first go on. A
+// stream with few workers may hold less than one with many: what is far ahead
+// of a reader who is slower than the network only fills the machine.
 type memory struct {
 	budget int
 
@@ -65,13 +67,8 @@ func (m *memory) share() int64 {
 
 // take gives the chunk for the bytes of w from off on.
 func (m *memory) take(ctx context.Context, w *window, off int64) ([]byte, error) {
-	m.mu.Lock()
-	if m.out < m.budget && len(m.waiting) == 0 || off == w.pos.Load() {
-		b := m.grant()
-		m.mu.Unlock()
-		return b, nil
-	}
 	c := &claim{w, off, make(chan []byte, 1)}
+	m.mu.Lock()
 	m.waiting = append(m.waiting, c)
 	m.serve()
 	m.mu.Unlock()
@@ -89,7 +86,7 @@ func (m *memory) take(ctx context.Context, w *window, off int64) ([]byte, error)
 			return nil, context.Cause(ctx)
 		}
 	}
-	m.back(<-c.given) // it came at the same moment
+	m.back(w, <-c.given) // it came at the same moment
 	return nil, context.Cause(ctx)
 }
 
@@ -97,14 +94,24 @@ func (m *memory) take(ctx context.Context, w *window, off int64) ([]byte, error)
 func (m *memory) borrow() []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.grant()
+	return m.grant(nil)
 }
 
-// give takes a chunk back.
-func (m *memory) give(b []byte) {
+// give takes a chunk back, from w unless it was borrowed.
+func (m *memory) give(w *window, b []byte) {
 	m.mu.Lock()
-	m.back(b)
+	m.back(w, b)
 	m.mu.Unlock()
+}
+
+// widen lets w hold so many bytes, if there is room for them.
+func (m *memory) widen(w *window, bytes int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if most := int(bytes / chunkSize); most != w.most {
+		w.most = most
+		m.serve()
+	}
 }
 
 // moved is told that a reader waits for bytes that have no chunk yet.
@@ -115,33 +122,40 @@ func (m *memory) moved() {
 }
 
 // grant, back and serve are called with mu held.
-func (m *memory) grant() []byte {
+func (m *memory) grant(w *window) []byte {
 	m.out++
+	if w != nil {
+		w.holding++
+	}
 	return chunks.Get().(*[chunkSize]byte)[:]
 }
 
-func (m *memory) back(b []byte) {
+func (m *memory) back(w *window, b []byte) {
 	m.out--
+	if w != nil {
+		w.holding--
+	}
 	chunks.Put((*[chunkSize]byte)(b[:chunkSize]))
 	m.serve()
 }
 
 func (m *memory) serve() {
-	for len(m.waiting) > 0 {
-		first := 0
-		ahead := m.waiting[0].ahead()
-		for i, c := range m.waiting[1:] {
-			if a := c.ahead(); a < ahead {
-				first, ahead = i+1, a
+	for {
+		first, least := -1, int64(0)
+		for i, c := range m.waiting {
+			ahead := c.off - c.w.pos.Load() // bytes between the reader and this chunk
+			if ahead > 0 && (c.w.holding >= c.w.most || m.out >= m.budget) {
+				continue
+			}
+			if first < 0 || ahead < least {
+				first, least = i, ahead
 			}
 		}
-		if m.out >= m.budget && ahead > 0 {
+		if first < 0 {
 			return
 		}
-		m.waiting[first].given <- m.grant()
+		c := m.waiting[first]
+		c.given <- m.grant(c.w)
 		m.waiting = append(m.waiting[:first], m.waiting[first+1:]...)
 	}
 }
-
-// ahead is how many bytes lie between the reader and this chunk.
-func (c *claim) ahead() int64 { return c.off - c.w.pos.Load() }

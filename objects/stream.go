@@ -177,7 +177,7 @@ func (l *lone) next(context.Context) ([]byte, error) {
 
 func (l *lone) close() {
 	l.feed.close()
-	l.mem.give(l.buf)
+	l.mem.give(nil, l.buf)
 	l.mem.leave()
 }
 

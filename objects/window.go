@@ -23,6 +23,8 @@ type window struct {
 	end int64
 	pos atomic.Int64 // of the next byte to hand over; moved by the reader only
 
+	holding, most int // chunks it has, and may have; guarded by mem.mu
+
 	mu     sync.Mutex // guards what follows, and the parts
 	parts  []*part
 	hungry bool      // the reader waits
@@ -108,6 +110,12 @@ func (w *window) tell(p *part) {
 	}
 }
 
+// staff tells how many workers there are. Each has room for a part, in the
+// shares of all that there could be.
+func (w *window) staff(workers, most int) {
+	w.mem.widen(w, w.mem.share()*int64(workers)/int64(most))
+}
+
 // starved is for how long the reader has had to wait in all.
 func (w *window) starved() time.Duration {
 	w.mu.Lock()
@@ -122,7 +130,7 @@ func (w *window) starved() time.Duration {
 // caller's until the next call.
 func (w *window) next(ctx context.Context) ([]byte, error) {
 	if w.held != nil {
-		w.mem.give(w.held)
+		w.mem.give(w, w.held)
 		w.held = nil
 	}
 	for {
@@ -179,11 +187,11 @@ func (w *window) hand(p *part) []byte {
 func (w *window) close() {
 	for _, p := range w.parts {
 		for _, c := range p.chunks {
-			w.mem.give(c)
+			w.mem.give(w, c)
 		}
 	}
 	if w.held != nil {
-		w.mem.give(w.held)
+		w.mem.give(w, w.held)
 	}
 	w.parts, w.held = nil, nil
 	w.mem.leave()

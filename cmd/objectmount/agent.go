@@ -28,6 +28,7 @@ func newAgent(a *app, p places) *cobra.Command {
 		valid    time.Duration
 		budget   time.Duration
 		limits   extract.Limits
+		network  objects.Limits
 	)
 	c := &cobra.Command{
 		Use:   "agent",
@@ -43,7 +44,7 @@ The spec is a file of mounts, as in the create request of a Devbox:
                "object_path": "/home/user/data"}]}
 
 Optional keys of a mount: mode, owner, required, on_conflict, sha256,
-download_url, preserve_owner, xattrs. A directory as --spec means all its *.json files.`,
+download_url, preserve_owner. A directory as --spec means all its *.json files.`,
 		Example: `  objectmount agent --once --spec mounts.json
   objectmount agent                  # as objectmount.service runs it`,
 		Args: cobra.NoArgs,
@@ -58,7 +59,7 @@ download_url, preserve_owner, xattrs. A directory as --spec means all its *.json
 				return err
 			}
 			cfg.SpecPath, cfg.Parallel, cfg.URLValid, cfg.RetryBudget = spec, parallel, valid, budget
-			cfg.Limits, cfg.Notifier = limits, systemd.NewNotifier()
+			cfg.Limits, cfg.Network, cfg.Notifier = limits, objects.NewNetwork(network), systemd.NewNotifier()
 			if once {
 				return runOnce(cmd.Context(), a, cfg, asJSON)
 			}
@@ -90,6 +91,7 @@ download_url, preserve_owner, xattrs. A directory as --spec means all its *.json
 	f.DurationVar(&valid, "url-valid", time.Hour, "life of the download URLs asked for")
 	f.DurationVar(&budget, "retry-budget", 15*time.Minute, "how long one fetch may go without progress before it fails")
 	addLimits(f, &limits)
+	addNetwork(f, &network)
 	return c
 }
 

@@ -31,6 +31,7 @@ func newDownload(a *app) *cobra.Command {
 		unpack  bool
 		force   bool
 		asJSON  bool
+		network objects.Limits
 	)
 	c := &cobra.Command{
 		Use:   "download ID [PATH]",
@@ -65,7 +66,9 @@ func newDownload(a *app) *cobra.Command {
 			if _, err := os.Lstat(path); err == nil && path != "-" && !unpack && !force {
 				return hinted{fmt.Errorf("%s is there already: %w", path, extract.ErrConflict), "--force replaces it"}
 			}
-			r, err := objects.Open(ctx, cl.Minter(id, time.Duration(seconds)*time.Second), objects.ReaderOptions{Size: o.SizeBytes, RetryBudget: a.timeout})
+			r, err := objects.Open(ctx, cl.Minter(id, time.Duration(seconds)*time.Second), objects.ReaderOptions{
+				Size: o.SizeBytes, RetryBudget: a.timeout, Network: objects.NewNetwork(network),
+			})
 			if err != nil {
 				return err
 			}
@@ -92,6 +95,7 @@ func newDownload(a *app) *cobra.Command {
 	f.IntVar(&seconds, "duration-seconds", 3600, "life of the download URL; it is renewed when needed")
 	f.BoolVar(&unpack, "extract", false, "extract what was downloaded")
 	f.BoolVar(&force, "force", false, "replace what is at PATH")
+	addNetwork(f, &network)
 	f.BoolVar(&asJSON, "json", false, "print JSON (on standard error when PATH is -)")
 	return c
 }
@@ -106,7 +110,11 @@ func (a *app) save(ctx context.Context, r *objects.Reader, o objects.Object, pat
 		return err
 	}
 	defer body.Close()
-	counted := &countingReader{r: body, tell: func(n int64) { p.update(n, r.Size()) }}
+	counting := countingReader{r: body, tell: func(n int64) { p.update(n, r.Size()) }}
+	var counted io.Reader = &counting
+	if l, ok := body.(lender); ok {
+		counted = &lendingReader{counting, l}
+	}
 	if path == "-" {
 		_, err := io.Copy(a.out, counted)
 		return err
@@ -159,6 +167,15 @@ func localName(o objects.Object, unpack bool) string {
 	return name
 }
 
+// lender lends its own buffers, as the streams of package objects do.
+type lender interface{ Next() ([]byte, error) }
+
+// lendingReader is a countingReader of a lender.
+type lendingReader struct {
+	countingReader
+	lender lender
+}
+
 // countingReader tells how many bytes have passed.
 type countingReader struct {
 	r    io.Reader
@@ -171,6 +188,14 @@ func (c *countingReader) Read(p []byte) (int, error) {
 	c.n += int64(n)
 	c.tell(c.n)
 	return n, err
+}
+
+// Next lends the next bytes until the next call, as extract likes them best.
+func (c *lendingReader) Next() ([]byte, error) {
+	p, err := c.lender.Next()
+	c.n += int64(len(p))
+	c.tell(c.n)
+	return p, err
 }
 
 // maxLine bounds a URL read from standard input.

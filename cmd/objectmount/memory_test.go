@@ -36,7 +36,7 @@ func TestMemory(t *testing.T) {
 		t.Fatalf("upload: %v", err)
 	}
 	id := strings.TrimSpace(string(out))
-	down := c.command("objects", "download", id, "-")
+	down := c.command("objects", "download", id, "-", "--fetch-memory", "16MiB")
 	pipe, err := down.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +51,7 @@ func TestMemory(t *testing.T) {
 	if err := down.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	mount := c.command("mount", id, c.path("mounted.bin"))
+	mount := c.command("mount", id, c.path("mounted.bin"), "--fetch-memory", "16MiB")
 	if out, err := mount.CombinedOutput(); err != nil {
 		t.Fatalf("mount: %v\n%s", err, out)
 	}

@@ -20,9 +20,10 @@ import (
 
 func newMount(a *app) *cobra.Command {
 	var (
-		m      agent.Mount
-		limits extract.Limits
-		asJSON bool
+		m       agent.Mount
+		limits  extract.Limits
+		network objects.Limits
+		asJSON  bool
 	)
 	c := &cobra.Command{
 		Use:   "mount SOURCE PATH",
@@ -47,7 +48,7 @@ again does nothing, and keeps what was edited.`,
 			if err := a.mountSource(&m, args[0]); err != nil {
 				return err
 			}
-			it, err := a.mountNow(cmd.Context(), m, limits)
+			it, err := a.mountNow(cmd.Context(), m, limits, network)
 			if err != nil {
 				return err
 			}
@@ -62,10 +63,10 @@ again does nothing, and keeps what was edited.`,
 	f.StringVar(&m.Owner, "owner", "", "USER[:GROUP] of what is made (default: the owner of the nearest existing parent)")
 	f.StringVar(&m.OnConflict, "on-conflict", "error", "what to do with a non-empty PATH: error, replace or merge")
 	f.BoolVar(&m.PreserveOwner, "preserve-owner", false, "keep the archive's own users and groups")
-	f.BoolVar(&m.Xattrs, "xattrs", false, "restore the user's extended attributes (user.*)")
 	f.StringVar(&m.SHA256, "sha256", "", "refuse the object unless its bytes have this SHA-256")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	addLimits(f, &limits)
+	addNetwork(f, &network)
 	return c
 }
 
@@ -117,7 +118,7 @@ func (a *app) mountSource(m *agent.Mount, src string) error {
 
 // mountNow makes one mount in this process, with progress, under the same
 // receipts and locks as the daemon.
-func (a *app) mountNow(ctx context.Context, m agent.Mount, limits extract.Limits) (agent.ItemStatus, error) {
+func (a *app) mountNow(ctx context.Context, m agent.Mount, limits extract.Limits, network objects.Limits) (agent.ItemStatus, error) {
 	cfg, err := a.agentConfig(zap.NewNop())
 	if err != nil {
 		return agent.ItemStatus{}, err
@@ -126,9 +127,9 @@ func (a *app) mountNow(ctx context.Context, m agent.Mount, limits extract.Limits
 		_, err := a.client()
 		return agent.ItemStatus{}, err
 	}
-	cfg.RetryBudget, cfg.Limits = a.timeout, limits
+	cfg.RetryBudget, cfg.Limits, cfg.Network = a.timeout, limits, objects.NewNetwork(network)
 	p := a.newProgress(filepath.Base(m.ObjectPath), -1)
-	cfg.Progress = p.mount
+	cfg.Progress = func(it agent.ItemStatus) { p.update(it.Bytes, it.TotalBytes) }
 	ag, err := agent.New(cfg)
 	if err != nil {
 		return agent.ItemStatus{}, err
@@ -139,8 +140,8 @@ func (a *app) mountNow(ctx context.Context, m agent.Mount, limits extract.Limits
 	if err != nil {
 		return it, err
 	}
-	if !a.noProgress {
-		fmt.Fprintln(a.err, summary(it, p.made, time.Since(start)))
+	if isTerminal(a.err) {
+		fmt.Fprintf(a.err, "%s in %s\n", size(it.Bytes), took(time.Since(start)))
 	}
 	return it, nil
 }
