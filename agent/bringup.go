@@ -202,6 +202,7 @@ func (b *bringing) options() (extract.Options, error) {
 	opts := extract.Options{
 		StageID:       receiptID(b.m.Path())[:12] + "-" + strings.ToLower(rand.Text()),
 		PreserveOwner: b.m.PreserveOwner,
+		Xattrs:        b.m.Xattrs,
 		OnConflict:    extract.OnConflict(b.m.OnConflict),
 		Limits:        b.a.cfg.Limits,
 		Within:        b.outer(),
@@ -335,7 +336,7 @@ func (b *bringing) giveUp(cause error) error {
 // finish writes down what was published.
 func (b *bringing) finish(next, old *published, res extract.Result) error {
 	next.Kind, next.Format, next.RealPath = res.Kind, res.Format, res.Path
-	next.Entries, next.Bytes, next.Fingerprint = res.Entries, res.Bytes, res.Fingerprint
+	next.Entries, next.Bytes, next.Skipped, next.Fingerprint = res.Entries, res.Bytes, res.Skipped, res.Fingerprint
 	next.BootID, next.Time = bootID(), time.Now().UTC()
 	if i, err := lookAt(res.Path); err == nil {
 		next.BirthNS = i.birth
@@ -349,10 +350,22 @@ func (b *bringing) finish(next, old *published, res extract.Result) error {
 	return b.l.save(b.rc)
 }
 
+// bombRatio is how many bytes of files from one byte of an object are worth a
+// line in the log. Code has 4, logs have 20, zeros in a gzip 1030.
+const bombRatio = 200
+
 // noteResult logs what is worth knowing about an extraction that went well.
 func (a *Agent) noteResult(m *Mount, res extract.Result) {
 	if res.Skipped.Owners > 0 {
 		a.log.Warn("the owner of some entries could not be set", zap.String("path", m.Path()), zap.Int64("entries", res.Skipped.Owners))
+	}
+	if s := res.Skipped; s.Xattrs > 0 || s.SetIDs > 0 {
+		a.log.Info("parts of the archive were left out", zap.String("path", m.Path()),
+			zap.Int64("extended_attributes", s.Xattrs), zap.Int64("set_id_bits", s.SetIDs))
+	}
+	if res.BytesIn > 0 && res.Bytes/res.BytesIn >= bombRatio {
+		// Zeros and sparse files are honest, so this is no reason to refuse.
+		a.log.Warn("the object grew very much", zap.String("path", m.Path()), zap.Int64("from", res.BytesIn), zap.Int64("to", res.Bytes))
 	}
 	if res.Leftover != "" {
 		a.log.Warn("what was replaced could not be deleted", zap.String("path", m.Path()), zap.String("leftover", res.Leftover))

@@ -32,6 +32,7 @@ type Mount struct {
 	DownloadURL   objects.Secret // where to get the bytes, instead of asking the API
 	PublishIndex  bool           // only lazy mounts have an index: refused by this version
 	PreserveOwner bool           // keep the archive's own users and groups
+	Xattrs        bool           // restore the user's extended attributes, "user.*"
 	LocalFile     string         // the bytes; manual mounts only, never from a spec
 	File          string         // where the mount is written down: "" for a manual one
 	Line, Column  int            // in File, from 1; columns count characters
@@ -72,6 +73,9 @@ func (m *Mount) wanted(local fs.FileInfo) wanted {
 		source, url = "url "+w.Source, m.DownloadURL.Reveal()
 	}
 	options := fmt.Sprintf("%q %q %v %q %v", source, m.Owner, m.PreserveOwner, strings.ToLower(m.SHA256), m.into())
+	if m.Xattrs { // only then, so that older receipts stay right
+		options += " xattrs"
+	}
 	w.Options = digest(options)
 	w.Digest = digest(options + url)
 	return w

@@ -78,6 +78,7 @@ func TestDigest(t *testing.T) {
 		"object":          {func(m *Mount) { m.ObjectID = "o2" }, false},
 		"owner":           {func(m *Mount) { m.Owner = "1" }, false},
 		"preserve owner":  {func(m *Mount) { m.PreserveOwner = true }, false},
+		"xattrs":          {func(m *Mount) { m.Xattrs = true }, false},
 		"sha256":          {func(m *Mount) { m.SHA256 = "ab" }, false},
 	} {
 		m := base

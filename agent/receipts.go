@@ -88,6 +88,7 @@ type published struct {
 	RealPath    string              `json:"real_path"` // a file may have been put into the directory Path
 	Entries     int64               `json:"entries"`
 	Bytes       int64               `json:"bytes"`
+	Skipped     extract.Skipped     `json:"skipped,omitzero"`
 	Fingerprint extract.Fingerprint `json:"fingerprint"`
 	BirthNS     int64               `json:"birth_ns,omitempty"` // birth time of the root, 0 where there is none
 	BootID      string              `json:"boot_id"`

@@ -35,17 +35,17 @@ func TestSpecFull(t *testing.T) {
   {"type": "object_mount", "object_id": "obj_1", "object_path": "/home/user/data/",
    "mode": "extract", "read_only": false, "owner": "user:1000", "required": false, "on_conflict": "merge",
    "sha256": "`+strings.Repeat("Ab", 32)+`", "download_url": "https://h/p?sig=s", "publish_index": false,
-   "preserve_owner": true},
+   "preserve_owner": true, "xattrs": true},
   {"type": "object_mount", "object_id": "obj_2", "object_path": "/b//c/../d",
    "mode": null, "read_only": null, "owner": null, "required": null, "on_conflict": null,
-   "sha256": null, "download_url": null, "publish_index": null, "preserve_owner": null}
+   "sha256": null, "download_url": null, "publish_index": null, "preserve_owner": null, "xattrs": null}
 ]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []Mount{
 		{ObjectID: "obj_1", ObjectPath: "/home/user/data/", Mode: "extract", Owner: "user:1000", OnConflict: "merge",
-			SHA256: strings.Repeat("ab", 32), DownloadURL: "https://h/p?sig=s", PreserveOwner: true, File: "s.json", Line: 2, Column: 3},
+			SHA256: strings.Repeat("ab", 32), DownloadURL: "https://h/p?sig=s", PreserveOwner: true, Xattrs: true, File: "s.json", Line: 2, Column: 3},
 		{ObjectID: "obj_2", ObjectPath: "/b//c/../d", Required: true, File: "s.json", Line: 6, Column: 3},
 	}
 	if diff := cmp.Diff(want, mounts); diff != "" || skipped != nil {
@@ -300,7 +300,7 @@ func FuzzSpec(f *testing.F) {
 		}
 		second, _, err := parseSpec("s", []byte("["+strings.Join(again, ",\n")+"]"))
 		if err == nil {
-			if diff := cmp.Diff(mounts, second, cmpopts.IgnoreFields(Mount{}, "Mode", "Owner", "Required", "OnConflict", "SHA256", "DownloadURL", "PreserveOwner", "Line", "Column")); diff != "" {
+			if diff := cmp.Diff(mounts, second, cmpopts.IgnoreFields(Mount{}, "Mode", "Owner", "Required", "OnConflict", "SHA256", "DownloadURL", "PreserveOwner", "Xattrs", "Line", "Column")); diff != "" {
 				t.Fatal(diff)
 			}
 		}

@@ -232,7 +232,7 @@ func (p *parser) fill(m *Mount, fields []field) error {
 		"on_conflict": &m.OnConflict, "sha256": &m.SHA256, "download_url": (*string)(&m.DownloadURL), "type": new(string),
 	}
 	bools := map[string]*bool{
-		"read_only": &m.ReadOnly, "required": &m.Required, "publish_index": &m.PublishIndex, "preserve_owner": &m.PreserveOwner,
+		"read_only": &m.ReadOnly, "required": &m.Required, "publish_index": &m.PublishIndex, "preserve_owner": &m.PreserveOwner, "xattrs": &m.Xattrs,
 	}
 	for _, f := range fields {
 		text, isText := texts[f.key]

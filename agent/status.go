@@ -24,24 +24,25 @@ const (
 // ItemStatus is how one mount is doing. Its JSON is part of the interface:
 // keys are added, never renamed.
 type ItemStatus struct {
-	Path          string     `json:"path"`
-	RealPath      string     `json:"real_path,omitempty"` // where the files are: a file may have been put into the directory Path; set when ready
-	ObjectID      string     `json:"object_id,omitempty"`
-	Source        string     `json:"source,omitempty"` // where it was asked for: "file:line:column", or the local file, or the URL without its query
-	Origin        Origin     `json:"origin"`
-	State         State      `json:"state"`
-	Phase         string     `json:"phase,omitempty"`    // what is going on within the state, in words
-	Bytes         int64      `json:"bytes"`              // read so far, of the object as it is stored
-	TotalBytes    int64      `json:"total_bytes"`        // size of the object as it is stored; 0: not known yet
-	Written       int64      `json:"written_bytes"`      // content written to files
-	Entries       int64      `json:"entries"`            // files, directories and links made
-	Percent       float64    `json:"percent"`            // 0 to 100
-	RatePerSecond float64    `json:"rate_per_second"`    // bytes of the object, over the last seconds
-	Error         string     `json:"error,omitempty"`    // of the last try
-	Hint          string     `json:"hint,omitempty"`     // what to do about it
-	NextTry       *time.Time `json:"next_try,omitempty"` // of a failed one
-	Since         time.Time  `json:"since"`              // when it came into this state
-	Required      bool       `json:"required"`           // readiness waits for it
+	Path          string          `json:"path"`
+	RealPath      string          `json:"real_path,omitempty"` // where the files are: a file may have been put into the directory Path; set when ready
+	ObjectID      string          `json:"object_id,omitempty"`
+	Source        string          `json:"source,omitempty"` // where it was asked for: "file:line:column", or the local file, or the URL without its query
+	Origin        Origin          `json:"origin"`
+	State         State           `json:"state"`
+	Phase         string          `json:"phase,omitempty"`    // what is going on within the state, in words
+	Bytes         int64           `json:"bytes"`              // read so far, of the object as it is stored
+	TotalBytes    int64           `json:"total_bytes"`        // size of the object as it is stored; 0: not known yet
+	Written       int64           `json:"written_bytes"`      // content written to files
+	Entries       int64           `json:"entries"`            // files, directories and links made
+	Skipped       extract.Skipped `json:"skipped,omitzero"`   // what the archive has and the files have not; set when ready
+	Percent       float64         `json:"percent"`            // 0 to 100
+	RatePerSecond float64         `json:"rate_per_second"`    // bytes of the object, over the last seconds
+	Error         string          `json:"error,omitempty"`    // of the last try
+	Hint          string          `json:"hint,omitempty"`     // what to do about it
+	NextTry       *time.Time      `json:"next_try,omitempty"` // of a failed one
+	Since         time.Time       `json:"since"`              // when it came into this state
+	Required      bool            `json:"required"`           // readiness waits for it
 }
 
 // Status is how the agent is doing.
@@ -168,7 +169,7 @@ func (it *item) ready(p *published) {
 		}
 		s.Phase, s.Error, s.Hint, s.NextTry = "", "", "", nil
 		s.Bytes, s.TotalBytes, s.Written, s.Entries = p.Identity.Size, p.Identity.Size, p.Bytes, p.Entries
-		s.Percent, s.RatePerSecond, s.RealPath = 100, 0, p.RealPath
+		s.Percent, s.RatePerSecond, s.RealPath, s.Skipped = 100, 0, p.RealPath, p.Skipped
 	})
 }
 

@@ -44,7 +44,7 @@ The spec is a file of mounts, as in the create request of a Devbox:
                "object_path": "/home/user/data"}]}
 
 Optional keys of a mount: mode, owner, required, on_conflict, sha256,
-download_url, preserve_owner. A directory as --spec means all its *.json files.`,
+download_url, preserve_owner, xattrs. A directory as --spec means all its *.json files.`,
 		Example: `  objectmount agent --once --spec mounts.json
   objectmount agent                  # as objectmount.service runs it`,
 		Args: cobra.NoArgs,

@@ -18,6 +18,12 @@ func addLimits(f *pflag.FlagSet, l *extract.Limits) {
 	f.Var((*byteSize)(&l.Bytes), "max-bytes", "refuse objects with more bytes of files (default: what is free, checked on the way)")
 	f.Var((*byteSize)(&l.FileBytes), "max-file-size", "refuse archives with a larger file (default: the file system's size)")
 	f.Var((*byteSize)(&l.Reserve), "reserve", "leave this much of the file system free (default 64MiB, or 1 % of a small one)")
+	f.Var(&upTo{&l.Path, extract.MostPath}, "max-path", "refuse archives with a longer name, in bytes (default and most 4095)")
+	f.Var(&upTo{&l.Component, extract.MostComponent}, "max-component", "refuse archives with a longer component of a name, in bytes (default and most 255)")
+	f.Var(&upTo{&l.Depth, extract.MostDepth}, "max-depth", "refuse archives with more components in a name (default 512, at most 2048)")
+	f.Var(&upTo{&l.Link, extract.MostPath}, "max-link", "refuse archives with a longer link target, in bytes (default and most 4095)")
+	f.Var(&upTo{&l.Header, extract.MostHeader}, "max-header", "refuse archives with a longer extension header (default 1MiB, at most 4MiB)")
+	f.Var(&upTo{&l.Fragments, extract.MostFragments}, "max-fragments", "refuse archives with a sparse file of more parts (default and most 1000000)")
 }
 
 // addNetwork adds the flags that bound what fetching may use.
@@ -102,3 +108,22 @@ func (c *count) Set(s string) error {
 }
 
 func (c *count) Type() string { return "count" }
+
+// upTo is a size or count above zero that has a most.
+type upTo struct {
+	n    *int64
+	most int64
+}
+
+func (u *upTo) String() string { return (&count{u.n}).String() }
+
+func (u *upTo) Set(s string) error {
+	var n byteSize
+	if err := n.Set(s); err != nil || n < 1 || int64(n) > u.most {
+		return fmt.Errorf("%q is not a number of 1 to %d", s, u.most)
+	}
+	*u.n = int64(n)
+	return nil
+}
+
+func (u *upTo) Type() string { return "count" }

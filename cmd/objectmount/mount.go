@@ -63,6 +63,7 @@ again does nothing, and keeps what was edited.`,
 	f.StringVar(&m.Owner, "owner", "", "USER[:GROUP] of what is made (default: the owner of the nearest existing parent)")
 	f.StringVar(&m.OnConflict, "on-conflict", "error", "what to do with a non-empty PATH: error, replace or merge")
 	f.BoolVar(&m.PreserveOwner, "preserve-owner", false, "keep the archive's own users and groups")
+	f.BoolVar(&m.Xattrs, "xattrs", false, "restore the user's extended attributes (user.*)")
 	f.StringVar(&m.SHA256, "sha256", "", "refuse the object unless its bytes have this SHA-256")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	addLimits(f, &limits)
@@ -129,7 +130,7 @@ func (a *app) mountNow(ctx context.Context, m agent.Mount, limits extract.Limits
 	}
 	cfg.RetryBudget, cfg.Limits, cfg.Network = a.timeout, limits, objects.NewNetwork(network)
 	p := a.newProgress(filepath.Base(m.ObjectPath), -1)
-	cfg.Progress = func(it agent.ItemStatus) { p.update(it.Bytes, it.TotalBytes) }
+	cfg.Progress = p.mount
 	ag, err := agent.New(cfg)
 	if err != nil {
 		return agent.ItemStatus{}, err
@@ -140,8 +141,8 @@ func (a *app) mountNow(ctx context.Context, m agent.Mount, limits extract.Limits
 	if err != nil {
 		return it, err
 	}
-	if isTerminal(a.err) {
-		fmt.Fprintf(a.err, "%s in %s\n", size(it.Bytes), took(time.Since(start)))
+	if !a.noProgress {
+		fmt.Fprintln(a.err, summary(it, p.made, time.Since(start)))
 	}
 	return it, nil
 }

@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
+
+	"objectmount/agent"
 )
 
 // linesEvery is how often progress is told where no terminal redraws a bar.
@@ -26,6 +29,8 @@ type progress struct {
 	start time.Time
 	last  time.Time
 	off   bool
+	also  string // behind the bytes
+	made  bool   // it was a mount that had to be made
 }
 
 // newProgress starts showing progress on standard error. total is in bytes,
@@ -48,6 +53,20 @@ func (a *app) newProgress(what string, total int64) *progress {
 	return p
 }
 
+// mount tells how far a mount has got.
+func (p *progress) mount(it agent.ItemStatus) {
+	p.mu.Lock()
+	if it.State == agent.StateExtracting {
+		p.made = true
+		p.also = fmt.Sprintf(", %d entries", it.Entries)
+		if p.bar != nil {
+			p.bar.Describe(printable(p.what) + p.also)
+		}
+	}
+	p.mu.Unlock()
+	p.update(it.Bytes, it.TotalBytes)
+}
+
 // update tells how many bytes are done, and of how many when that is known
 // only now (total of 0 or less leaves it as it is).
 func (p *progress) update(done, total int64) {
@@ -67,9 +86,9 @@ func (p *progress) update(done, total int64) {
 		p.last = time.Now()
 		rate := int64(float64(done) / time.Since(p.start).Seconds())
 		if p.total > 0 {
-			fmt.Fprintf(p.w, "%s: %s of %s (%d%%), %s/s\n", printable(p.what), size(done), size(p.total), done*100/p.total, size(rate))
+			fmt.Fprintf(p.w, "%s: %s of %s (%d%%)%s, %s/s\n", printable(p.what), size(done), size(p.total), done*100/p.total, p.also, size(rate))
 		} else {
-			fmt.Fprintf(p.w, "%s: %s, %s/s\n", printable(p.what), size(done), size(rate))
+			fmt.Fprintf(p.w, "%s: %s%s, %s/s\n", printable(p.what), size(done), p.also, size(rate))
 		}
 	}
 }
@@ -83,6 +102,29 @@ func (p *progress) done() {
 		p.bar = nil
 	}
 	p.off = true
+}
+
+// summary is the last word on a mount: what there is, and what there is not.
+func summary(it agent.ItemStatus, made bool, dur time.Duration) string {
+	s := fmt.Sprintf("%d entries, %s", it.Entries, size(it.Written))
+	if made {
+		s += fmt.Sprintf(", from %s in %s (%s/s)", size(it.Bytes), took(dur), size(int64(float64(it.Bytes)/dur.Seconds())))
+	} else {
+		s += ", already there"
+	}
+	var skipped []string
+	for _, x := range []struct {
+		n    int64
+		what string
+	}{{it.Skipped.Xattrs, "extended attributes"}, {it.Skipped.SetIDs, "set-user-ID and set-group-ID bits"}, {it.Skipped.Owners, "owners"}} {
+		if x.n > 0 {
+			skipped = append(skipped, fmt.Sprintf("%d %s", x.n, x.what))
+		}
+	}
+	if len(skipped) > 0 {
+		s += "; skipped " + strings.Join(skipped, ", ")
+	}
+	return s
 }
 
 // isTerminal is true when w is a terminal that a bar may redraw.
