@@ -105,7 +105,7 @@ func (r *Reader) takePoint(p Point) error {
 	}
 	t := &r.track
 	if r.opt.OnCut != nil {
-		r.opt.OnCut(p.Out)
+		r.opt.OnCut(p.In, p.Out)
 	}
 	t.any, t.last, t.in, t.point = true, p.Out, p.In, p
 	t.open = true

@@ -321,7 +321,7 @@ func TestPointsAlike(t *testing.T) {
 			var got []Point
 			var cuts []int64
 			r := NewReader(FromBytes(slices...), Options{Spacing: spacing,
-				OnCut: func(out int64) { cuts = append(cuts, out) },
+				OnCut: func(in, out int64) { cuts = append(cuts, out) },
 				OnPoint: func(p Point) error {
 					p.Window, p.Tables = bytes.Clone(p.Window), bytes.Clone(p.Tables)
 					got = append(got, p)

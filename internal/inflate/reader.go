@@ -30,11 +30,11 @@ type Options struct {
 	// rounded up to a buffer. Its slices are valid during the call. An error
 	// ends the stream.
 	OnPoint func(Point) error
-	// OnCut, if not nil, is told the stream offset of each point as soon as
-	// it is taken, before any byte behind it is handed out; the point itself
+	// OnCut, if not nil, is told the In and Out of each point as soon as it
+	// is taken, before any byte behind it is handed out; the point itself
 	// follows through OnPoint. So who sums or keeps the bytes between points
 	// need not look back.
-	OnCut func(out int64)
+	OnCut func(in, out int64)
 	// Spacing is the stream distance between points in bytes, 1 MiB if 0. A
 	// point lies at the first block boundary at least this far from the last
 	// one, or at least 3/8 of it in compressed bytes, since decoding them is
