@@ -93,7 +93,7 @@ func New(cfg Config) (*Agent, error) {
 }
 
 // Once makes every mount of the spec that is not there yet, and tries each
-// once. It takes nothing down. The Status says what became of each mount; the
+// once. When it returns, all of them are on disk. It takes nothing down. The Status says what became of each mount; the
 // error is that of the spec (*SpecError), or of ctx.
 func (a *Agent) Once(ctx context.Context) (Status, error) {
 	spec, err := LoadSpec(a.cfg.SpecPath)
@@ -103,11 +103,11 @@ func (a *Agent) Once(ctx context.Context) (Status, error) {
 	a.accept(spec)
 	a.tidy()
 	s := a.newScheduler(true)
-	steps := plan(spec.Mounts, a.have(), a.cfg.SpecPath)
+	steps := plan(spec.Mounts, a.have(), a.cfg.SpecPath, a.store())
 	s.want(slices.DeleteFunc(steps, func(st step) bool { return st.action == actionRemove }))
 	for {
 		s.start(ctx)
-		if len(s.running) == 0 {
+		if !s.busy() {
 			break
 		}
 		s.finished(ctx, <-s.done)
@@ -120,7 +120,8 @@ func (a *Agent) Once(ctx context.Context) (Status, error) {
 }
 
 // Mount makes one mount now, with the same receipts and locks as the daemon.
-// It tries once; the error says what was wrong, and ErrorHint what to do.
+// It tries once; the error says what was wrong, and ErrorHint what to do. If
+// the status says Unflushed, the caller should see to a Flush.
 func (a *Agent) Mount(ctx context.Context, m Mount) (ItemStatus, error) {
 	it := a.newItem(m.Path(), &m, OriginManual)
 	err := error(nil)
@@ -198,6 +199,7 @@ func (rc *receipt) status() ItemStatus {
 			break
 		}
 		s.State, s.Percent, s.RealPath = StateReady, 100, p.RealPath
+		s.Unflushed, s.Bound = rc.unflushed != nil, p.Tree != ""
 		s.Bytes, s.TotalBytes, s.Written, s.Entries = p.Identity.Size, p.Identity.Size, p.Bytes, p.Entries
 	}
 	return s

@@ -63,6 +63,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.log.Info("agent started", zap.String("version", a.cfg.Version), zap.String("spec", a.cfg.SpecPath))
 	d := &daemon{a: a, s: a.newScheduler(false)}
 	d.readSpec(false)
+	for _, path := range a.unflushed() {
+		d.s.flush(path) // of a process that died, or has not come to it yet
+	}
 	ctl.answer()
 	d.loop(ctx, changed)
 
@@ -127,11 +130,11 @@ func (d *daemon) drain(ctx context.Context) {
 	extend := time.NewTicker(extendEvery)
 	defer extend.Stop()
 	d.a.note(d.a.cfg.Notifier.ExtendTimeout(extendBy))
-	for len(d.s.running) > 0 {
+	for d.s.busy() {
 		select {
 		case o := <-d.s.done:
 			d.s.finished(ctx, o)
-		case <-extend.C: // a large stage takes long to delete
+		case <-extend.C: // a large stage takes long to delete, and a large tree to flush
 			d.a.note(d.a.cfg.Notifier.ExtendTimeout(extendBy))
 		}
 	}
@@ -161,7 +164,7 @@ func (d *daemon) readSpec(again bool) {
 		return
 	}
 	a.accept(spec)
-	steps := plan(spec.Mounts, a.have(), a.cfg.SpecPath)
+	steps := plan(spec.Mounts, a.have(), a.cfg.SpecPath, a.store())
 	count := map[action]int{}
 	for _, st := range steps {
 		count[st.action]++

@@ -56,9 +56,13 @@ func (m *Mount) Source() string {
 }
 
 // wanted is what decides the files of the mount. local is the state of
-// LocalFile, nil for every other source.
-func (m *Mount) wanted(local fs.FileInfo) wanted {
+// LocalFile, nil for every other source; store is the server whose objects ids
+// are of, "" if it is not known.
+func (m *Mount) wanted(local fs.FileInfo, store string) wanted {
 	w := wanted{ObjectID: m.ObjectID}
+	if m.ObjectID != "" {
+		w.Store = store
+	}
 	source, url := "object "+m.ObjectID, ""
 	switch {
 	case m.ObjectID != "": // wherever the bytes come from: an object does not change

@@ -29,7 +29,7 @@ type step struct {
 // Mounts come first, in the order of the spec; removals last, inner paths
 // before outer ones. Only what this spec has brought up is removed: mounts
 // made by hand, or by the spec of another agent, are none of its business.
-func plan(mounts []Mount, have []*receipt, spec string) []step {
+func plan(mounts []Mount, have []*receipt, spec, store string) []step {
 	receipts := make(map[string]*receipt, len(have))
 	for _, rc := range have {
 		receipts[rc.Path] = rc
@@ -43,7 +43,7 @@ func plan(mounts []Mount, have []*receipt, spec string) []step {
 		s := step{path, actionAdd, m}
 		if rc := receipts[path]; rc != nil && rc.Published != nil {
 			s.action = actionChange
-			if rc.Published.Digest == m.wanted(nil).Digest {
+			if rc.Published.same(m.wanted(nil, store)) {
 				s.action = actionKeep
 			}
 		}

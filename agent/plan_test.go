@@ -39,14 +39,14 @@ func TestPlan(t *testing.T) {
 				m := Mount{ObjectPath: f[0], ObjectID: f[1]}
 				rc := &receipt{Path: f[0], Origin: Origin(f[2]), Spec: f[3]}
 				if f[4] == "staging" {
-					rc.Staging = &staging{wanted: m.wanted(nil)}
+					rc.Staging = &staging{wanted: m.wanted(nil, "")}
 				} else {
-					rc.Published = &published{wanted: m.wanted(nil)}
+					rc.Published = &published{wanted: m.wanted(nil, "")}
 				}
 				have = append(have, rc)
 			}
 			var got []string
-			for _, s := range plan(mounts, have, "S") {
+			for _, s := range plan(mounts, have, "S", "") {
 				got = append(got, fmt.Sprintf("%s %s", s.action, s.path))
 				if (s.mount == nil) != (s.action == actionRemove) {
 					t.Errorf("%s %s has mount %v", s.action, s.path, s.mount)
@@ -83,12 +83,22 @@ func TestDigest(t *testing.T) {
 	} {
 		m := base
 		c.change(&m)
-		if got := m.wanted(nil).Digest == base.wanted(nil).Digest; got != c.same {
+		if got := m.wanted(nil, "").Digest == base.wanted(nil, "").Digest; got != c.same {
 			t.Errorf("%s: the same mount: %v", name, got)
 		}
 	}
+	// An id is an object only together with its server; without a key nobody
+	// knows which server it is, and nothing can be fetched anyway.
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{{"https://a", "https://a", true}, {"https://a", "https://b", false}, {"https://a", "", true}, {"", "https://b", true}} {
+		if got := base.wanted(nil, c.a).same(base.wanted(nil, c.b)); got != c.same {
+			t.Errorf("of %q and %q: the same mount: %v", c.a, c.b, got)
+		}
+	}
 	one, two := Mount{DownloadURL: "https://h/x?sig=1"}, Mount{DownloadURL: "https://h/x?sig=2"}
-	if a, b := one.wanted(nil), two.wanted(nil); a.Digest == b.Digest || a.Options != b.Options || a.Source != "https://h/x" {
+	if a, b := one.wanted(nil, ""), two.wanted(nil, ""); a.Digest == b.Digest || a.Options != b.Options || a.Source != "https://h/x" {
 		t.Errorf("two signatures of one URL: %+v %+v", a, b)
 	}
 }

@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +18,7 @@ import (
 type inode struct {
 	dev, ino uint64
 	changed  int64 // ctime, ns since 1970
+	modified int64 // mtime, likewise
 	birth    int64 // ns since 1970; 0: the file system does not say
 	dir      bool
 }
@@ -29,14 +32,28 @@ func lookAt(path string) (inode, error) {
 	}
 	i := inode{
 		dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino,
-		changed: st.Ctime.Sec*1e9 + int64(st.Ctime.Nsec),
-		dir:     st.Mode&unix.S_IFMT == unix.S_IFDIR,
+		changed: st.Ctime.Sec*1e9 + int64(st.Ctime.Nsec), modified: st.Mtime.Sec*1e9 + int64(st.Mtime.Nsec),
+		dir: st.Mode&unix.S_IFMT == unix.S_IFDIR,
 	}
 	if st.Mask&unix.STATX_BTIME != 0 {
 		i.birth = st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
 	}
 	return i, nil
 }
+
+// published is when an inode was published, going by its times alone: an
+// extraction sets the time of modification right before the rename, which sets
+// the other. Where that cannot be what happened last, it is 0: everything was
+// changed later than that.
+func (i inode) published() int64 {
+	if between := i.changed - i.modified; between > 0 && between < int64(2*time.Second) {
+		return i.changed
+	}
+	return 0
+}
+
+// at is where the files of a published tree lie.
+func (p *published) at() string { return cmp.Or(p.Tree, p.RealPath) }
 
 // isThere says whether what was published is still at its place: the same
 // inode, whatever has been edited in it. A directory that was emptied counts
@@ -63,11 +80,40 @@ func (p *published) isThere() (bool, error) {
 		}
 		p.Fingerprint.Dev = i.dev
 	}
+	if p.Tree != "" && !extract.IsBound(p.RealPath, p.Fingerprint) {
+		return false, nil // see bindAgain
+	}
 	if i.dir && p.Entries > 0 {
 		empty, err := isEmpty(p.RealPath)
 		return !empty, err
 	}
 	return true, nil
+}
+
+// isThereAgain is isThere, after a tree that a reboot has unbound was bound to
+// its path again. One that is gone, or was emptied, is taken down.
+func (p *published) isThereAgain() (bool, error) {
+	if p.Tree == "" {
+		return p.isThere()
+	}
+	i, err := lookAt(p.Tree)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	if err == nil && i.ino == p.Fingerprint.Ino && (i.dev == p.Fingerprint.Dev || i.birth == p.BirthNS) {
+		p.Fingerprint.Dev = i.dev
+		if err := extract.Bind(p.RealPath, p.Tree, p.Fingerprint); err != nil {
+			return false, err
+		}
+	}
+	there, err := p.isThere()
+	if there || err != nil {
+		return there, err
+	}
+	if err := extract.Unbind(p.RealPath, p.Fingerprint); err != nil {
+		return false, err
+	}
+	return false, extract.RemoveBound(p.Tree)
 }
 
 func isEmpty(dir string) (bool, error) {
@@ -92,7 +138,7 @@ func isEmpty(dir string) (bool, error) {
 // changed the directory itself.
 func (p *published) edited(inner []string, mounted func(path string) bool) (bool, error) {
 	if p.Kind != extract.KindTree || len(inner) == 0 {
-		return extract.Edited(p.RealPath, p.Fingerprint)
+		return extract.Edited(p.at(), p.Fingerprint)
 	}
 	e := editSearch{inner, mounted, p.Fingerprint.ChangeTimeNS}
 	return e.below(p.RealPath)

@@ -28,16 +28,23 @@ import (
 // file in <state>/mounts, named by a hash of the path, beside a lock file of
 // the same name:
 //
-//	            begin                 the stream has ended       publish
-//	(nothing) ────────▶ staging ────────────────────▶ staging + ────────▶ published
-//	published ────────▶ published + staging           where, what
+//	            begin                 its root is made        flush
+//	(nothing) ────────▶ staging ────────────────▶ staging + ────────▶ published
+//	published ────────▶ published + staging       where, what
+//	                                              (intent)            (durable)
 //
 // staging is written before the first byte, and names the staging directory;
-// so what a dead process left is swept, exactly that and nothing else. At the
-// end of the stream it also learns what is about to appear, so that a crash
-// between the rename and the last write of the receipt is told from a crash
-// before the rename. published stays while something new is being staged:
-// until the rename it is what is there.
+// so what a dead process left is swept, exactly that and nothing else. Before
+// any content is written it also learns the inode that is about to appear, and
+// where: so a crash before the rename is told from one after it. published
+// stays while something new is being staged: until the rename it is what is
+// there. What is done about a receipt in each state: see recover.
+//
+// Where nothing was there before, the mount is ready when the rename is done,
+// and the flush follows (see flush.go). In between, a second file holds what
+// was published, with the run of the kernel that it is true in. It is not
+// synced, because that would wait for the flush, and need not be: a power cut
+// that takes it away is what makes it untrue.
 //
 // No URL with a query and no key is ever in a receipt.
 
@@ -66,12 +73,17 @@ type receipt struct {
 	// Inside lists the paths at which other mounts were made below this one.
 	// What is there is not an edit of this one's tree.
 	Inside []string `json:"inside,omitempty"`
+
+	// unflushed is the staging that Published came out of, while the disk may
+	// not hold it yet: then that is what the receipt says on disk.
+	unflushed *staging
 }
 
 // wanted is that of a mount which decides what its files are. Two mounts of
 // one path with equal digests are the same, whatever else differs.
 type wanted struct {
 	ObjectID string `json:"object_id,omitempty"`
+	Store    string `json:"store,omitempty"`  // base URL of the API whose object it is; "": not known
 	Source   string `json:"source,omitempty"` // local file, or URL without its query
 	Digest   string `json:"digest"`
 	// Options is the digest of everything but a download URL's query, which
@@ -79,13 +91,23 @@ type wanted struct {
 	Options string `json:"options"`
 }
 
+// sameStore says whether ids of both are ids of one server, as far as is
+// known: without a key nobody knows, and needs not, as long as nothing is to
+// be fetched.
+func (w wanted) sameStore(o wanted) bool { return w.Store == o.Store || w.Store == "" || o.Store == "" }
+
+// same says whether both come to the same files.
+func (w wanted) same(o wanted) bool { return w.Digest == o.Digest && w.sameStore(o) }
+
 // published says what is at the path.
 type published struct {
 	wanted
 	Identity    objects.Identity    `json:"identity"`
 	Kind        extract.Kind        `json:"kind"`
 	Format      string              `json:"format"`
-	RealPath    string              `json:"real_path"` // a file may have been put into the directory Path
+	RealPath    string              `json:"real_path"`        // a file may have been put into the directory Path
+	Tree        string              `json:"tree,omitempty"`   // where the files lie, if they are bound to RealPath
+	Filled      bool                `json:"filled,omitempty"` // an empty directory was there
 	Entries     int64               `json:"entries"`
 	Bytes       int64               `json:"bytes"`
 	Skipped     extract.Skipped     `json:"skipped,omitzero"`
@@ -103,13 +125,13 @@ type staging struct {
 	StageID string    `json:"stage_id"`
 	BootID  string    `json:"boot_id"`
 	Time    time.Time `json:"time"`
-	BeganNS int64     `json:"began_ns"` // the same by the clock of file times, which is behind the other
-	// Next is what publishing will put at the path; nil before the end of the
-	// stream. Where and which inode it is may be unknown even then: of a small
-	// object the end is read before anything is written.
+	// Next is what publishing will put at the path: the intent. nil before its
+	// root is made.
 	Next *published `json:"next,omitempty"`
-	// Name is that of the object, if it goes into a directory.
-	Name string `json:"name,omitempty"`
+	Root string     `json:"root,omitempty"` // where Next is until then
+	// Later: it is flushed after the publishing, so that after a power cut it
+	// may be at the path and be wrong.
+	Later bool `json:"later,omitempty"`
 }
 
 // receipts is the directory of all receipts.
@@ -139,22 +161,15 @@ func (rs receipts) load(path string) (*receipt, error) {
 }
 
 func (rs receipts) read(name string) (*receipt, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxReceipt+1))
-	if err != nil {
-		return nil, err
-	}
+	b, err := readBounded(name)
 	rc := new(receipt)
-	if len(b) > maxReceipt {
-		err = fmt.Errorf("larger than %d bytes", maxReceipt)
-	} else {
+	if err == nil {
 		err = json.Unmarshal(b, rc)
 	}
+	var pe *fs.PathError
 	switch {
+	case errors.As(err, &pe):
+		return nil, err
 	case err != nil:
 		return nil, &receiptError{name, err}
 	case rc.Format != receiptFormat:
@@ -162,7 +177,25 @@ func (rs receipts) read(name string) (*receipt, error) {
 	case !filepath.IsAbs(rc.Path) || filepath.Clean(rc.Path) != rc.Path:
 		return nil, &receiptError{name, fmt.Errorf("its path %q is not clean", rc.Path)}
 	}
+	if st := rc.Staging; st != nil && st.Later {
+		if f := readFresh(name, st.StageID); f != nil && f.BootID != "" && f.BootID == bootID() {
+			rc.Published, rc.Staging, rc.unflushed = f.Published, nil, st
+		}
+	}
 	return rc, nil
+}
+
+func readBounded(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxReceipt+1))
+	if err == nil && len(b) > maxReceipt {
+		err = fmt.Errorf("larger than %d bytes", maxReceipt)
+	}
+	return b, err
 }
 
 // receiptError is a receipt that cannot be understood.
@@ -271,6 +304,7 @@ func tryLock(name string) (*os.File, error) {
 // a path that is no longer a mount leaves nothing behind.
 func (l *lock) unlock() {
 	if _, err := os.Lstat(l.rs.file(l.path)); errors.Is(err, fs.ErrNotExist) {
+		os.Remove(freshFile(l.rs.file(l.path)))
 		os.Remove(l.f.Name())
 	}
 	l.f.Close()
@@ -280,9 +314,17 @@ func (l *lock) unlock() {
 func (l *lock) load() (*receipt, error) { return l.rs.load(l.path) }
 
 // save makes rc the receipt, durably: when it returns, no crash takes it back.
+// What is not flushed yet is not told as if it were.
 func (l *lock) save(rc *receipt) error {
 	rc.Format, rc.Path = receiptFormat, l.path
-	b, err := json.MarshalIndent(rc, "", "  ")
+	disk := *rc
+	if rc.unflushed != nil {
+		if err := l.saveFresh(rc); err != nil {
+			return err
+		}
+		disk.Published, disk.Staging = nil, rc.unflushed
+	}
+	b, err := json.MarshalIndent(disk, "", "  ")
 	if err == nil {
 		err = renameio.WriteFile(l.rs.file(l.path), append(b, '\n'), 0o600, renameio.WithTempDir(l.rs.dir))
 	}
@@ -292,11 +334,15 @@ func (l *lock) save(rc *receipt) error {
 	if err != nil {
 		return fmt.Errorf("write the receipt of %s: %w", l.path, err)
 	}
+	if rc.unflushed == nil {
+		os.Remove(freshFile(l.rs.file(l.path))) // if it stays, it is of no staging
+	}
 	return nil
 }
 
 // remove forgets the path, durably.
 func (l *lock) remove() error {
+	os.Remove(freshFile(l.rs.file(l.path)))
 	err := os.Remove(l.rs.file(l.path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -41,20 +40,41 @@ func (a *Agent) tidyPath(l *lock) {
 }
 
 // recover brings a receipt back to rest after its process died: what was
-// published is taken as published, what was not is swept. With nothing left
-// to know, the receipt goes. The lock is held, so the process is dead indeed.
+// published is taken as published, or taken away if a power cut may have
+// destroyed it; what was not is swept. With nothing left to know, the receipt
+// goes. The lock is held, so the process is dead indeed.
+//
+//	staging says        at the path        this run of the kernel   another one
+//	no intent           -                  sweep                    sweep
+//	intent              another inode      sweep                    sweep
+//	intent, flushed     the inode          published                published
+//	intent, later       the inode          published, to be flushed distrust, sweep
 func (a *Agent) recover(l *lock, rc *receipt) error {
 	st := rc.Staging
 	if st == nil {
 		return nil
 	}
-	if i, real, ok := st.cameOut(rc.Path, rc.Published); ok {
+	i, real, out := st.cameOut(rc.Path)
+	switch {
+	case out && st.mayBeWrong():
+		st.Next.RealPath = real
+		if err := a.distrust(rc, st, i); err != nil {
+			return fmt.Errorf("take away what a power cut may have destroyed: %w", err)
+		}
+	case out:
 		old := rc.Published
 		st.Next.place(i, real)
+		st.Next.Fingerprint.ChangeTimeNS = i.published()
+		if tree := extract.BoundTree(st.Root); real == rc.Path && extract.IsBound(real, st.Next.Fingerprint) && tree != "" {
+			st.Next.Tree = tree
+		}
 		rc.Published = st.Next
 		rc.Origin, rc.Spec = st.Origin, st.Spec
 		if err := a.settle(rc, old, st.StageID); err != nil {
 			return err
+		}
+		if st.Later {
+			rc.unflushed = st
 		}
 		a.log.Info("took over what a process published right before it died", zap.String("path", rc.Path))
 	}
@@ -68,41 +88,15 @@ func (a *Agent) recover(l *lock, rc *receipt) error {
 	return l.save(rc)
 }
 
-// cameOut says whether what was staged has been published, and where it is.
-// old is what was published before, if anything.
-//
-// The rename takes it out of the stage, so: what is in the stage is not it
-// (there is nothing, or the old one, exchanged), and what is at the path is
-// it. Where its inode was noted, that is known; where not, it is what was born
-// after the staging began.
-func (st *staging) cameOut(path string, old *published) (i inode, real string, ok bool) {
-	if st.Next == nil {
-		return i, "", false // the stream had not ended
-	}
-	isIt := func(i inode) bool {
-		if old != nil && i.ino == old.Fingerprint.Ino {
-			return false
-		}
-		if known := st.Next.Fingerprint.Ino; known != 0 {
-			return i.ino == known && i.birth == st.Next.BirthNS
-		}
-		return i.birth != 0 && i.birth >= st.BeganNS
-	}
-	if s, ok := findStaged(path, st.StageID, st.Name); ok && isIt(s.inode) {
+// cameOut says whether what was staged has been published, and where it is. It
+// is known by its inode, which is written down before it has any content.
+func (st *staging) cameOut(path string) (i inode, real string, ok bool) {
+	if st.Next == nil || st.Next.Fingerprint.Ino == 0 {
 		return i, "", false
 	}
-	places := []string{st.Next.RealPath, path}
-	if st.Next.RealPath == "" {
-		// The file in the directory first: the directory may have been made
-		// for it, and be as new.
-		places = nil
-		for _, name := range fileNames(st.Name) {
-			places = append(places, filepath.Join(path, name))
-		}
-		places = append(places, path)
-	}
-	for _, real := range places {
-		if i, err := lookAt(real); err == nil && isIt(i) {
+	for _, real := range []string{st.Next.RealPath, path} {
+		i, err := lookAt(real)
+		if err == nil && i.ino == st.Next.Fingerprint.Ino && i.birth == st.Next.BirthNS {
 			return i, real, true
 		}
 	}
@@ -120,60 +114,17 @@ func (p *published) place(i inode, real string) {
 	p.BootID, p.Time = bootID(), time.Now().UTC()
 }
 
-// staged is what is in a stage.
-type staged struct {
-	inode
-	stage string // the staging directory
-	real  string // where publishing will put it
-}
-
-// findStaged finds what is in a stage. name is that of the object, which names
-// a file in a directory.
-func findStaged(path, stageID, name string) (s staged, ok bool) {
-	suffix := ".stage-" + stageID
-	// A file that goes into a directory has its stage there.
-	for _, dir := range []string{filepath.Dir(path), path} {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			continue // not there, or a file
-		}
-		for _, e := range entries {
-			base, ok := strings.CutSuffix(e.Name(), suffix)
-			if !ok || !strings.HasPrefix(base, ".") {
-				continue
-			}
-			s = staged{stage: filepath.Join(dir, e.Name()), real: path}
-			if dir == path {
-				for _, name := range fileNames(name) {
-					if s.real == path || name == base[1:] {
-						s.real = filepath.Join(path, name)
-					}
-				}
-			}
-			s.inode, err = lookAt(filepath.Join(s.stage, "new"))
-			return s, err == nil
-		}
-	}
-	return s, false
-}
-
-// fileNames lists the names that an object's file may have in a directory.
-func fileNames(object string) []string {
-	switch short := strings.TrimSuffix(object, ".gz"); {
-	case object == "" || strings.Contains(object, "/"):
-		return nil // it goes into no directory
-	case short == object || short == "":
-		return []string{object}
-	default:
-		return []string{object, short}
-	}
-}
-
-// settle deals with the one case in which publishing is not all: the object
-// was a tree and the new one is a file, which therefore went into the tree.
-// It takes the tree's place in one step.
+// settle deals with what publishing leaves to be done: a tree that was bound
+// to the path before is deleted; and when the object was a tree and the new
+// one is a file, which therefore went into the tree, it takes the tree's place
+// in one step.
 func (a *Agent) settle(rc *receipt, old *published, stageID string) error {
 	p := rc.Published
+	if old != nil && old.Tree != "" && old.Tree != p.Tree {
+		if err := extract.RemoveBound(old.Tree); err != nil {
+			return err
+		}
+	}
 	if old == nil || old.RealPath != rc.Path || old.Kind != extract.KindTree || !inside(p.RealPath, rc.Path) {
 		return nil
 	}

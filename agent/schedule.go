@@ -34,6 +34,7 @@ type outcome struct {
 	mount *Mount // what was wanted when it began
 	made  bool
 	err   error
+	flush string // it was no work but the flush of what is at this path
 }
 
 // scheduler decides what is done when. It belongs to one goroutine; the work
@@ -48,6 +49,9 @@ type scheduler struct {
 	downs   []*task // those of old ones, inner before outer; some may be gone
 	done    chan outcome
 	running map[*task]bool
+	// flushes is how many mounts are being flushed: they are ready, and hold
+	// up nothing but the end.
+	flushes int
 }
 
 func (a *Agent) newScheduler(once bool) *scheduler {
@@ -116,7 +120,7 @@ func sameMount(a, b *Mount) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.wanted(nil) == b.wanted(nil) && cmp.Or(a.OnConflict, "error") == cmp.Or(b.OnConflict, "error")
+	return a.wanted(nil, "") == b.wanted(nil, "") && cmp.Or(a.OnConflict, "error") == cmp.Or(b.OnConflict, "error")
 }
 
 // aim gives the task another end.
@@ -185,7 +189,7 @@ func (s *scheduler) run(ctx context.Context, t *task) {
 	go func() {
 		made, err := s.a.work(ctx, t.item, m, how)
 		stop(nil)
-		s.done <- outcome{t, m, made, err}
+		s.done <- outcome{t: t, mount: m, made: made, err: err}
 	}()
 }
 
@@ -220,8 +224,43 @@ func (a *Agent) work(ctx context.Context, it *item, m *Mount, how bringHow) (mad
 // errPanic: a fault in this program.
 var errPanic = errors.New("internal error")
 
+// flush brings what is at a path to disk, in the background.
+func (s *scheduler) flush(path string) {
+	s.flushes++
+	go func() {
+		// Not ended by a context: until it is done, the mount is one that the
+		// next boot will make again.
+		err := s.a.flush(context.Background(), path)
+		s.done <- outcome{flush: path, err: err}
+	}()
+}
+
+// flushed takes in how a flush ended.
+func (s *scheduler) flushed(o outcome) {
+	s.flushes--
+	t := s.tasks[o.flush]
+	if o.err != nil {
+		s.a.log.Error("not on disk", zap.String("path", o.flush), zap.String("error", errorText(o.err)))
+	}
+	switch {
+	case t == nil || t.stop != nil || !t.up:
+	case o.err != nil:
+		t.todo = true
+		s.failed(t, o.err, time.Now())
+	default:
+		t.tell(func(st *ItemStatus) { st.Unflushed = false })
+	}
+}
+
+// busy says whether anything goes on that must be waited for.
+func (s *scheduler) busy() bool { return len(s.running) > 0 || s.flushes > 0 }
+
 // finished takes in how work ended.
 func (s *scheduler) finished(ctx context.Context, o outcome) {
+	if o.flush != "" {
+		s.flushed(o)
+		return
+	}
 	t := o.t
 	t.stop = nil
 	delete(s.running, t)
@@ -242,7 +281,9 @@ func (s *scheduler) finished(ctx context.Context, o outcome) {
 	case o.err == nil:
 		t.up, t.todo = true, false
 		t.pause.Reset()
-		s.logReady(t, o)
+		if s.logReady(t, o) {
+			s.flush(t.path)
+		}
 		if o.made {
 			// What was inside is gone with the old tree: look again.
 			for _, in := range s.tasks {
@@ -280,12 +321,15 @@ func (s *scheduler) failed(t *task, err error, now time.Time) {
 	s.a.log.Error("mount failed", fields...)
 }
 
-func (s *scheduler) logReady(t *task, o outcome) {
+// logReady logs a mount that is there, and says whether it is still to be
+// flushed.
+func (s *scheduler) logReady(t *task, o outcome) (unflushed bool) {
 	s.a.mu.Lock()
 	st := t.status
 	s.a.mu.Unlock()
 	s.a.log.Info("mount ready", zap.String("path", t.path), zap.String("object_id", st.ObjectID),
 		zap.Bool("kept", !o.made), zap.Int64("bytes", st.Bytes), zap.Int64("entries", st.Entries))
+	return st.Unflushed
 }
 
 // nextDue is when the next waiting task is due, if any waits.

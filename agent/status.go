@@ -43,6 +43,12 @@ type ItemStatus struct {
 	NextTry       *time.Time      `json:"next_try,omitempty"` // of a failed one
 	Since         time.Time       `json:"since"`              // when it came into this state
 	Required      bool            `json:"required"`           // readiness waits for it
+	// Unflushed: it is ready, and a power cut could still take it: then it is
+	// made again at the next start.
+	Unflushed bool `json:"unflushed,omitempty"`
+	// Bound: no rename could put it there, so it is a bind mount, which every
+	// start makes again.
+	Bound bool `json:"bind_mount,omitempty"`
 }
 
 // Status is how the agent is doing.
@@ -162,7 +168,8 @@ func (it *item) progress(p extract.Progress) {
 }
 
 // ready is told when everything is there, as the receipt describes it.
-func (it *item) ready(p *published) {
+func (it *item) ready(rc *receipt) {
+	p := rc.Published
 	it.tell(func(s *ItemStatus) {
 		if s.State != StateReady {
 			s.State, s.Since = StateReady, time.Now()
@@ -170,6 +177,7 @@ func (it *item) ready(p *published) {
 		s.Phase, s.Error, s.Hint, s.NextTry = "", "", "", nil
 		s.Bytes, s.TotalBytes, s.Written, s.Entries = p.Identity.Size, p.Identity.Size, p.Bytes, p.Entries
 		s.Percent, s.RatePerSecond, s.RealPath, s.Skipped = 100, 0, p.RealPath, p.Skipped
+		s.Unflushed, s.Bound = rc.unflushed != nil, p.Tree != ""
 	})
 }
 

@@ -66,19 +66,38 @@ func (a *Agent) takeDown(ctx context.Context, path string, how UnmountMode, wait
 	if err := a.recover(l, rc); err != nil {
 		return err
 	}
-	if rc.Published != nil && how != UnmountKeep {
+	switch p := rc.Published; {
+	case p == nil:
+	case how != UnmountKeep:
 		if err := a.removeTree(rc, how == UnmountDelete); err != nil {
+			return err
+		}
+	case p.Tree != "":
+		if err := a.release(p); err != nil {
 			return err
 		}
 	}
 	return l.remove()
 }
 
+// release moves a bound tree to where it is found without its mount.
+func (a *Agent) release(p *published) error {
+	there, err := p.isThereAgain()
+	if err != nil || !there {
+		return err
+	}
+	kept, err := extract.ReleaseBound(p.RealPath, p.Tree, p.Fingerprint)
+	if err == nil {
+		a.log.Warn("files are kept beside the path that they were bound to", zap.String("path", p.RealPath), zap.String("kept", kept))
+	}
+	return err
+}
+
 // removeTree removes what is published, if it is still there. What is at its
 // place instead belongs to somebody else.
 func (a *Agent) removeTree(rc *receipt, edits bool) error {
 	p := rc.Published
-	there, err := p.isThere()
+	there, err := p.isThereAgain()
 	if err != nil || !there {
 		return err
 	}
@@ -99,7 +118,14 @@ func (a *Agent) removeTree(rc *receipt, edits bool) error {
 			return &KeptError{p.RealPath, "files in it were edited since it was mounted"}
 		}
 	}
-	if err := extract.Remove(p.RealPath, p.Fingerprint); err != nil {
+	if p.Tree != "" {
+		if err := extract.Unbind(p.RealPath, p.Fingerprint); err != nil {
+			return err
+		}
+		if err := extract.RemoveBound(p.Tree); err != nil {
+			return err
+		}
+	} else if err := extract.Remove(p.RealPath, p.Fingerprint); err != nil {
 		return err
 	}
 	a.log.Debug("files removed", zap.String("path", p.RealPath))

@@ -64,7 +64,8 @@ func (p *publishing) bind() (fp Fingerprint, taken bool, err error) {
 		return fp, false, err
 	}
 	defer unix.Close(tree)
-	stage, kept := p.stage.name, strings.Replace(p.stage.name, stageInfix, boundInfix, 1)
+	p.tree = BoundTree(path.Join(path.Dir(p.place.path), p.stage.name, staged))
+	stage, kept := p.stage.name, path.Base(path.Dir(p.tree))
 	if err := renameat2(p.place.parent, stage, p.place.parent, kept, 0); err != nil {
 		return fp, false, fmt.Errorf("keep %s: %w", quote(kept), err)
 	}
@@ -75,7 +76,6 @@ func (p *publishing) bind() (fp Fingerprint, taken bool, err error) {
 		err = errors.Join(err, renameat2(p.place.parent, kept, p.place.parent, stage, 0))
 		return fp, false, fmt.Errorf("bind it to %s: %w", quote(p.place.path), err)
 	}
-	p.tree = path.Join(path.Dir(p.place.path), kept, staged)
 	unix.Close(p.stage.fd)
 	p.stage.fd = -1 // it is no stage any more
 	return fp, true, nil
@@ -131,6 +131,17 @@ func detach(fd int) error {
 	return unix.Unmount("/proc/self/fd/"+strconv.Itoa(fd), unix.MNT_DETACH)
 }
 
+// BoundTree is where a tree is kept that was staged at root (see Staged.Root),
+// if it had to be bound to its path.
+func BoundTree(root string) string {
+	dir, stage := path.Split(path.Dir(root))
+	i := strings.LastIndex(stage, stageInfix)
+	if i < 0 {
+		return ""
+	}
+	return path.Join(dir, stage[:i]+boundInfix+stage[i+len(stageInfix):], staged)
+}
+
 // IsBound says whether what has this fingerprint is mounted at objectPath now.
 func IsBound(objectPath string, fp Fingerprint) bool {
 	parent, base, err := openParent(objectPath)
@@ -148,8 +159,9 @@ func IsBound(objectPath string, fp Fingerprint) bool {
 
 // Bind mounts a tree at objectPath that an Extract said it bound there
 // (Result.Tree), after a reboot for example. If it is mounted already Bind
-// does nothing. If the tree or the path is not there the error wraps
-// fs.ErrNotExist; if something else is, ErrConflict.
+// does nothing; if nothing is at objectPath it makes something to mount on. If
+// the tree is not there the error wraps fs.ErrNotExist; if something else is,
+// ErrConflict.
 func Bind(objectPath, tree string, fp Fingerprint) error {
 	if IsBound(objectPath, fp) {
 		return nil
@@ -175,12 +187,35 @@ func bindAgain(objectPath, tree string, fp Fingerprint) error {
 		return err
 	}
 	defer unix.Close(fd)
-	parent, base, err := openParent(objectPath)
+	placing.Lock()
+	defer placing.Unlock()
+	p, err := find(objectPath, false, "", Options{}, true)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(parent)
-	return mountOver(fd, parent, base, nil)
+	defer p.close()
+	if p.there == vacant {
+		st, err := fstat(fd)
+		if err == nil {
+			err = p.makeMountPoint(st.Mode&unix.S_IFMT == unix.S_IFDIR)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return mountOver(fd, p.parent, p.base, nil)
+}
+
+// makeMountPoint makes something to mount on.
+func (p *place) makeMountPoint(dir bool) error {
+	if dir {
+		return retry(func() error { return unix.Mkdirat(p.parent, p.base, 0o755) })
+	}
+	fd, err := openat(p.parent, p.base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o644)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err
 }
 
 // Unbind takes the mount at objectPath away if it is of this fingerprint. The
@@ -213,6 +248,34 @@ func Unbind(objectPath string, fp Fingerprint) error {
 		return fmt.Errorf("unmount %s: %w", quote(objectPath), err)
 	}
 	return nil
+}
+
+// ReleaseBound takes the mount of a tree at objectPath away and moves the tree
+// to a name beside it, which it returns: for files that are to be kept when
+// nobody will make the mount again.
+func ReleaseBound(objectPath, tree string, fp Fingerprint) (released string, err error) {
+	if err := Unbind(objectPath, fp); err != nil {
+		return "", err
+	}
+	from, name, err := openParent(tree)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(from)
+	parent, base, err := openParent(objectPath)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(parent)
+	fd, err := openPublished(from, name, fp, unix.O_PATH)
+	if err != nil {
+		return "", err
+	}
+	unix.Close(fd)
+	if base, err = renameFree(from, name, parent, base, ".kept"); err != nil {
+		return "", fmt.Errorf("move %s out: %w", quote(tree), err)
+	}
+	return path.Join(path.Dir(path.Clean(objectPath)), base), RemoveBound(tree)
 }
 
 // RemoveBound deletes a tree that was bound somewhere (Result.Tree), edited or

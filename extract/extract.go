@@ -165,6 +165,9 @@ func (j *job) run() (res Result, taken bool, err error) {
 	if err = j.ctx.Err(); err == nil {
 		err = j.budget.look(0) // the last time: until now the stage could still go
 	}
+	if err == nil && j.opts.MayPublish != nil {
+		err = j.opts.MayPublish()
+	}
 	if err != nil {
 		return res, false, err
 	}

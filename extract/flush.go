@@ -112,31 +112,40 @@ func SetAside(objectPath string, fp Fingerprint, suffix string) (aside string, e
 		return "", fmt.Errorf("set %s aside: %w", quote(objectPath), err)
 	}
 	unix.Close(fd)
+	name, err := renameFree(parent, base, parent, base, suffix)
+	if err == nil {
+		err = fsync(parent)
+		if errors.Is(err, unix.EBADF) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("set %s aside: %w", quote(objectPath), err)
+	}
+	return path.Join(path.Dir(path.Clean(objectPath)), name), nil
+}
+
+// renameFree moves name to the first of <base><suffix>, <base><suffix>-2 ...
+// that is free.
+func renameFree(from int, name string, to int, base, suffix string) (string, error) {
 	if room := 240 - len(suffix); len(base) > room {
 		base = base[:room]
 	}
 	for n := 1; ; n++ {
-		name := base + suffix
+		free := base + suffix
 		if n > 1 {
-			name = fmt.Sprintf("%s-%d", name, n)
+			free = fmt.Sprintf("%s-%d", free, n)
 		}
-		err = renameat2(parent, path.Base(objectPath), parent, name, unix.RENAME_NOREPLACE)
+		err := renameat2(from, name, to, free, unix.RENAME_NOREPLACE)
 		if errors.Is(err, unix.EINVAL) { // a file system without flags
-			if _, serr := lstatat(parent, name); errors.Is(serr, unix.ENOENT) {
-				err = renameat2(parent, path.Base(objectPath), parent, name, 0)
+			if _, err = lstatat(to, free); errors.Is(err, unix.ENOENT) {
+				err = renameat2(from, name, to, free, 0)
 			} else {
 				err = unix.EEXIST
 			}
 		}
-		if err == nil {
-			err = fsync(parent)
-			if errors.Is(err, unix.EBADF) {
-				err = nil
-			}
-			return path.Join(path.Dir(path.Clean(objectPath)), name), err
-		}
 		if !errors.Is(err, unix.EEXIST) || n == 1000 {
-			return "", fmt.Errorf("set %s aside: %w", quote(objectPath), err)
+			return free, err
 		}
 	}
 }

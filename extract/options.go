@@ -71,6 +71,9 @@ type Options struct {
 	// lets it know after a crash whether the thing came out. An error ends
 	// the extraction.
 	Staged func(Staged) error
+	// MayPublish is asked when everything is made and verified, right before
+	// it takes its place. An error ends the extraction.
+	MayPublish func() error
 	// FlushLater lets Extract return before the result is on disk, if it
 	// replaces nothing. Then Result.Unflushed is set, and the caller must
 	// call Flush and until then must not trust the result after a power cut.

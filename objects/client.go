@@ -111,6 +111,10 @@ func closeIdle(rt http.RoundTripper) {
 	}
 }
 
+// Origin names the server whose objects the client speaks of: its base URL. An
+// object's id means something only together with it.
+func (c *Client) Origin() string { return c.base.String() }
+
 // Stats is a snapshot of what this client has done.
 func (c *Client) Stats() Stats { return c.stats.snapshot() }
 

@@ -24,6 +24,7 @@ func newMount(a *app) *cobra.Command {
 		limits  extract.Limits
 		network objects.Limits
 		asJSON  bool
+		sync    bool
 	)
 	c := &cobra.Command{
 		Use:   "mount SOURCE PATH",
@@ -34,7 +35,12 @@ download URL (best read from standard input with "-", where no other user can
 see it), or a local file.
 
 Nothing appears at PATH before all of it is verified. Mounting the same object
-again does nothing, and keeps what was edited.`,
+again does nothing, and keeps what was edited.
+
+As with tar, the command does not wait for the disk. It leaves a process behind
+that does, which keeps the file system in use for a moment; after a power cut
+in that moment the next agent or mount command makes the mount again. --sync
+waits, for scripts that unmount, snapshot or end the machine right after.`,
 		Example: `  objectmount mount obj_31CYd5LLFbBxst8mqnUjO /home/user/data
   objectmount objects url obj_31CYd5LLFbBxst8mqnUjO | objectmount mount - /home/user/data
   objectmount mount ./model.tar.gz /srv/model --owner www-data`,
@@ -48,7 +54,7 @@ again does nothing, and keeps what was edited.`,
 			if err := a.mountSource(&m, args[0]); err != nil {
 				return err
 			}
-			it, err := a.mountNow(cmd.Context(), m, limits, network)
+			it, err := a.mountNow(cmd.Context(), m, limits, network, sync)
 			if err != nil {
 				return err
 			}
@@ -66,6 +72,7 @@ again does nothing, and keeps what was edited.`,
 	f.BoolVar(&m.Xattrs, "xattrs", false, "restore the user's extended attributes (user.*)")
 	f.StringVar(&m.SHA256, "sha256", "", "refuse the object unless its bytes have this SHA-256")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
+	f.BoolVar(&sync, "sync", false, "return when everything is on disk")
 	addLimits(f, &limits)
 	addNetwork(f, &network)
 	return c
@@ -119,7 +126,7 @@ func (a *app) mountSource(m *agent.Mount, src string) error {
 
 // mountNow makes one mount in this process, with progress, under the same
 // receipts and locks as the daemon.
-func (a *app) mountNow(ctx context.Context, m agent.Mount, limits extract.Limits, network objects.Limits) (agent.ItemStatus, error) {
+func (a *app) mountNow(ctx context.Context, m agent.Mount, limits extract.Limits, network objects.Limits, sync bool) (agent.ItemStatus, error) {
 	cfg, err := a.agentConfig(zap.NewNop())
 	if err != nil {
 		return agent.ItemStatus{}, err
@@ -138,6 +145,14 @@ func (a *app) mountNow(ctx context.Context, m agent.Mount, limits extract.Limits
 	start := time.Now()
 	it, err := ag.Mount(ctx, m)
 	p.done()
+	switch {
+	case err != nil:
+	case it.Unflushed && sync:
+		err = ag.Flush(ctx)
+		it.Unflushed = err != nil
+	case it.Unflushed:
+		err = a.flushLater(ctx, ag)
+	}
 	if err != nil {
 		return it, err
 	}
