@@ -18,8 +18,9 @@ test: test-deps ## everything that must be true; installs what it needs
 	$(GO) test -timeout 12m -race -short ./agent ./extract ./objects ./internal/...
 	./.ci/check-leftovers
 
-# What the tests use beyond Go, from Debian's packages. Nothing is installed
-# where everything is there already, so a second run needs no network.
+# What the tests use beyond Go: Debian's packages, and an S3 server that is
+# built into bin/. Nothing is installed where everything is there already, so
+# a second run needs no network.
 test-deps:
 	./.ci/install-test-deps
 
