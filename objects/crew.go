@@ -128,8 +128,9 @@ func (c *crew) take(w *worker, first bool) *part {
 		return nil
 	}
 	s := &c.left[0]
-	// The last parts are even, so that all end at about the same time.
-	n := min(grain, max(minPart, c.missing/int64(max(c.tuner.n, 1))))
+	// Who has nothing yet and, of the others, half share what is left, so that
+	// the last parts end at about the same time.
+	n := min(grain, max(minPart, c.missing/int64(1+c.fresh+(c.workers-c.fresh)/2)))
 	if rest := s[1] - s[0] - n; rest < minPart/2 {
 		n += rest
 	}

@@ -5,6 +5,7 @@ import "time"
 // How a tuner measures.
 const (
 	firstWorkers = 4                     // what a transfer begins with
+	firstStep    = 4                     // times as many are tried then
 	epochMin     = 20 * time.Millisecond // a measurement takes at least that
 	epochMax     = time.Second           // and ends then, however little has come
 	epochBytes   = 128 << 10             // of each worker
@@ -16,9 +17,9 @@ const (
 	slowRest     = 5 * time.Second // after SlowDown
 )
 
-// tuner finds out how many connections a transfer should use. It climbs by
-// doubling while that brings more, because an object of 67 MB is over in a
-// fifth of a second, and goes back when it does not:
+// tuner finds out how many connections a transfer should use. It climbs in
+// large steps, from 4 to 16 and later by doubling, because an object of 67 MB
+// is over in a fifth of a second, and goes back when that does not bring more:
 //
 //	measure n ──reader waits──→ 2n ──at least 1.15 times as fast──→ measured: again
 //	    │                        └──not──→ n/2 ──as fast──→ again
@@ -40,6 +41,7 @@ type tuner struct {
 	base  float64 // bytes per second with them
 	rest  time.Time
 	pause time.Duration // the last rest
+	begun bool          // the first step was made
 	slow  time.Time     // of the last SlowDown
 
 	at reading // when the measurement began; zero: not begun
@@ -92,7 +94,11 @@ func (t *tuner) judge(now time.Time, rate float64, hungry bool) {
 		if t.ceiling < t.most && now.Sub(t.slow) > slowRest {
 			t.ceiling = min(2*t.ceiling, t.most)
 		}
-		t.step(now, rate, 2*t.n)
+		up := 2
+		if !t.begun {
+			t.begun, up = true, firstStep
+		}
+		t.step(now, rate, up*t.n)
 	case t.n > t.from && rate >= gainWanted*t.base:
 		t.pause = restFirst / 2
 		t.step(now, rate, 2*t.n)
