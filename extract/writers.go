@@ -19,6 +19,7 @@ type writers struct {
 	make  func(*fileJob) error
 	jobs  chan *fileJob // nil: the parser makes everything itself
 	names map[string]struct{}
+	bytes int // of the names
 
 	pending sync.WaitGroup
 	ended   sync.WaitGroup
@@ -41,8 +42,10 @@ const (
 	// little to do; a third is of no use on any archive measured.
 	writerCount = 2
 	jobQueue    = 256
-	// Names are forgotten together, by settling, when there are this many.
-	maxNames = 4096
+	// Names are forgotten together, by settling, when there are this many, or
+	// bytes of them.
+	maxNames     = 4096
+	maxNameBytes = 1 << 20
 )
 
 // newWriters starts the writers, or on one processor none.
@@ -85,12 +88,13 @@ func (w *writers) failed() error {
 // hand gives a file to the writers. Its name must not be among those handed
 // over since the last settle: see clashes.
 func (w *writers) hand(j *fileJob) error {
-	if len(w.names) >= maxNames {
+	if len(w.names) >= maxNames || w.bytes >= maxNameBytes {
 		if err := w.settle(); err != nil {
 			return err
 		}
 	}
 	w.names[j.entry.name] = struct{}{}
+	w.bytes += len(j.entry.name)
 	j.dir.hold()
 	j.buf.hold()
 	w.pending.Add(1)
@@ -108,6 +112,7 @@ func (w *writers) clashes(name string) bool {
 func (w *writers) settle() error {
 	w.pending.Wait()
 	clear(w.names)
+	w.bytes = 0
 	return w.failed()
 }
 

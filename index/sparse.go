@@ -2,6 +2,7 @@ package index
 
 import (
 	"bytes"
+	"slices"
 )
 
 // Sparse files come in four layouts, all GNU tar's:
@@ -124,6 +125,10 @@ func (t *TarReader) addExtent(at, off, n int64) error {
 	s := &t.pax.sparse
 	if len(s.pairs) >= t.limits.Fragments {
 		return &TarError{Offset: at, Name: string(t.entry.Name), Rule: sprintf("sparse map of more than %d ranges (max-fragments)", t.limits.Fragments), Err: ErrTarLimit}
+	}
+	if n := len(s.pairs); n == cap(s.pairs) && n >= 1<<16 {
+		// Growing step by step would leave twice the memory behind.
+		s.pairs = slices.Grow(s.pairs, t.limits.Fragments-n)
 	}
 	s.pairs = append(s.pairs, Extent{off, n})
 	return nil
