@@ -17,6 +17,12 @@ type Stream interface {
 	Next() ([]byte, error)
 }
 
+// Skipper is a [Stream] that can leave out bytes without reading them.
+type Skipper interface {
+	// Skip leaves out the next n bytes, which must be there.
+	Skip(n int64) error
+}
+
 // Type is what an entry is.
 type Type byte
 
@@ -331,6 +337,13 @@ func (t *TarReader) advance(n int64) {
 func (t *TarReader) skip(n int64) error {
 	for n > 0 {
 		if len(t.rest) == 0 {
+			if s, ok := t.src.(Skipper); ok {
+				if err := s.Skip(n); err != nil {
+					return t.ended(err)
+				}
+				t.off += n
+				return nil
+			}
 			if err := t.fill(); err != nil {
 				return t.ended(err)
 			}
