@@ -140,6 +140,10 @@ func mkdir(path string, mode os.FileMode) error {
 // mount's. It appears by a rename, so that it is never there without them.
 func (l *layer) makeUpper(s *server) error {
 	upper := filepath.Join(l.dir, "upper")
+	// Without extended attributes overlayfs mounts, but forgets what was removed.
+	if err := unix.Lsetxattr(l.dir, "trusted."+fsName, []byte("layer"), 0); err != nil {
+		return os.NewSyscallError("setxattr trusted."+fsName, err)
+	}
 	if _, err := os.Lstat(upper); err == nil {
 		return nil // with the changes of earlier days
 	}
@@ -162,7 +166,7 @@ func (l *layer) makeUpper(s *server) error {
 	return os.Rename(tmp, upper)
 }
 
-// overlayOptions, the best first; older kernels do not take all.
+// overlayOptions, the best first; older kernels know no xino.
 //
 //	redirect_dir  directories of the tree can be renamed, not only copied
 //	metacopy      chmod and chown copy no content
@@ -172,7 +176,6 @@ func (l *layer) makeUpper(s *server) error {
 var overlayOptions = []string{
 	"redirect_dir=on,metacopy=on,index=off,xino=on",
 	"redirect_dir=on,metacopy=on,index=off",
-	"index=off",
 }
 
 // mount lays the layer over the tree at lower and shows both at dir. The kernel asks

@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 // serveJob tells a child process what to serve.
 type serveJob struct {
 	Dir, StateDir string
-	Tree          string // "small"
+	Tree          string // "many", or the small one
 }
 
 func serveChild(arg string) {
@@ -57,6 +57,9 @@ func serveChild(arg string) {
 		panic(err)
 	}
 	tree := smallTree()
+	if job.Tree == "many" {
+		tree = manyTree()
+	}
 	opt := Options{StateDir: job.StateDir, Identity: "test"}
 	fs, err := Mount(context.Background(), job.Dir, tree, tree, opt)
 	if err != nil {

@@ -217,3 +217,26 @@ func TestOwnerAndTime(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// manyTree has 50,000 small files in 100 directories.
+func manyTree() *memTree {
+	var entries []entry
+	for d := range 100 {
+		for f := range 500 {
+			entries = append(entries, entry{name: fmt.Sprintf("d%02d/f%03d", d, f), body: fmt.Sprintf("content of %d/%d\n", d, f)})
+		}
+	}
+	return newTree(entries...)
+}
+
+func TestManyEntries(t *testing.T) {
+	dir, fs := show(t, manyTree(), Options{})
+	if got := sh(t, dir, `find . -type f | sort | sha256sum; ls -lR | grep -c ^-; cat d*/* | sha256sum; ls d42 | head -1; cat d42/f123`); got !=
+		sh(t, "/", `for d in $(seq -w 0 99); do for f in $(seq -w 0 499); do echo ./d$d/f$f; done; done | sort | sha256sum; echo 50000
+			for d in $(seq 0 99); do for f in $(seq 0 499); do echo "content of $d/$f"; done; done | sha256sum; echo f000; echo content of 42/123`) {
+		t.Error(got)
+	}
+	if st := fs.Stats(); st.Lookups > 1000 {
+		t.Errorf("%d lookups although listings came with attributes", st.Lookups)
+	}
+}

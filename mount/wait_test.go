@@ -238,9 +238,9 @@ func TestKilledProcessesLeave(t *testing.T) {
 		{"ls, core dumped", []string{"ls", "."}, []syscall.Signal{syscall.SIGABRT}},
 		{"cat of slow content", []string{"cat", "hello"}, []syscall.Signal{syscall.SIGKILL}},
 		{"dd with O_DIRECT", []string{"dd", "if=big", "iflag=direct", "of=/dev/null"}, []syscall.Signal{syscall.SIGKILL}},
-		{"python that handles SIGALRM", []string{"python3", "-IS", "-c", "import signal,os; signal.signal(signal.SIGALRM, lambda *a: None); os.stat('"+dir+"/d/deep')"},
+		{"python that handles SIGALRM", []string{"python3", "-IS", "-c", "import signal,os; signal.signal(signal.SIGALRM, lambda *a: None); os.stat('" + dir + "/d/deep')"},
 			[]syscall.Signal{syscall.SIGALRM, syscall.SIGKILL}},
-		{"python that is stopped first", []string{"python3", "-IS", "-c", "import os; os.stat('"+dir+"/d/deep/x')"},
+		{"python that is stopped first", []string{"python3", "-IS", "-c", "import os; os.stat('" + dir + "/d/deep/x')"},
 			[]syscall.Signal{syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGTERM}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
