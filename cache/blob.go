@@ -147,11 +147,11 @@ func (b *Blob) Close() error {
 }
 
 // place asks the layout where span i is.
-func (b *Blob) place(i int) (off int64, size int, sum uint32, ok bool) {
-	if i < 0 || i >= MaxSpans || i >= b.layout.NumSpans() {
+func place(l Layout, i int) (off int64, size int, sum uint32, ok bool) {
+	if i < 0 || i >= MaxSpans || i >= l.NumSpans() {
 		return 0, 0, 0, false
 	}
-	off, size, sum = b.layout.Span(i)
+	off, size, sum = l.Span(i)
 	return off, size, sum, off >= 0 && size > 0 && size <= MaxSpanSize && off <= 1<<62
 }
 
@@ -164,7 +164,7 @@ func (b *Blob) HasSpan(i int) (here bool) {
 	}
 	defer st.leave()
 	_ = guard(func() error {
-		off, size, _, ok := b.place(i)
+		off, size, _, ok := place(b.layout, i)
 		here = ok && b.files.holds(i, off, size)
 		return nil
 	})
@@ -173,6 +173,9 @@ func (b *Blob) HasSpan(i int) (here bool) {
 
 // holds says whether span i is present at [off, off+size).
 func (f *files) holds(i int, off int64, size int) bool {
+	if i >= f.state.taken() {
+		return false
+	}
 	s := &f.state.slots[i]
 	o, n, _ := s.place()
 	return s.word.Load()&stateMask == statePresent && o == off && n == size

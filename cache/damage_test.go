@@ -122,6 +122,7 @@ func removeOlder(t *testing.T, f *os.File, all []byte, span uint32, last int) {
 // TestStateFaults takes the state from under a blob, as a failing disk does:
 // nothing can be read or put, but the process lives.
 func TestStateFaults(t *testing.T) {
+	noRace(t)
 	s := newStream(9, 20, 64<<10, true)
 	c := mustOpen(t, newCacheDir(t), 1<<30)
 	b := mustBlob(t, c, "a", s)
@@ -150,38 +151,49 @@ func TestStateFaults(t *testing.T) {
 	}
 }
 
-// TestLostWriteback takes pages from the kernel's memory and what is on the
-// disk for another: a disk that fails to write says so only to those who sync.
+// TestLostWriteback has other bytes on the disk than were put, after they left
+// the kernel's memory: a disk that fails to write says so only to those who
+// sync. Blob.warm says why not all of them must be noticed.
 func TestLostWriteback(t *testing.T) {
-	s := newStream(10, 20, 64<<10, true)
+	s := newStream(10, 40, 64<<10, true)
 	c := mustOpen(t, newCacheDir(t), 1<<30)
 	b := mustBlob(t, c, "a", s)
-	b.PutSpan(3, s.span(3))
-	if err := b.files.data.Sync(); err != nil {
-		t.Fatal(err)
+	var damaged []int
+	for i := range s.ends {
+		b.PutSpan(i, s.span(i))
+		if off, size, _ := s.Span(i); size >= 8192 {
+			if _, err := b.files.data.WriteAt(make([]byte, 4096), roundUp(off, 4096)); err != nil {
+				t.Fatal(err)
+			}
+			damaged = append(damaged, i)
+		}
 	}
-	off, size, _ := s.Span(3)
-	d, err := unix.Open(b.files.data.Name(), unix.O_RDWR|unix.O_DIRECT, 0)
-	if err != nil {
-		t.Skip("no direct I/O here: ", err)
+	var in unix.Cachestat_t
+	for try := 0; try == 0 || in.Cache > 0; try++ {
+		if try == 100 {
+			t.Skip("the kernel does not give up its pages")
+		}
+		if err := b.files.data.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		_ = unix.Fadvise(b.dataFD, 0, 0, unix.FADV_DONTNEED)
+		if err := unix.Cachestat(uint(b.dataFD), &unix.CachestatRange{}, &in, 0); err != nil {
+			t.Skip("cachestat: ", err)
+		}
 	}
-	defer unix.Close(d)
-	page, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
-	if err != nil {
-		t.Fatal(err)
+	noticed := 0
+	for _, i := range damaged {
+		_, size, _ := s.Span(i)
+		if !b.ReadSpan(i, make([]byte, size), 0) {
+			noticed++
+			if b.HasSpan(i) {
+				t.Errorf("span %d is damaged and still here", i)
+			}
+		}
 	}
-	defer unix.Munmap(page)
-	if _, err := unix.Pwrite(d, page, roundUp(off, 4096)); err != nil {
-		t.Skip("no direct I/O here: ", err)
-	}
-	if ok, err := s.verify(b, 3); ok || err != nil {
-		t.Errorf("%v, %v", ok, err)
-	}
-	if b.ReadSpan(3, make([]byte, 1), size-1) || b.HasSpan(3) {
-		t.Error("the damaged span is still here")
-	}
-	if st := c.Stats(); st.Corrupt != 1 {
-		t.Errorf("Stats: %+v", st)
+	t.Logf("%d of %d noticed", noticed, len(damaged))
+	if noticed < len(damaged)/2 || c.Stats().Corrupt != int64(noticed) {
+		t.Errorf("%d of %d damaged spans were noticed, %+v", noticed, len(damaged), c.Stats())
 	}
 }
 

@@ -402,6 +402,9 @@ func (f *files) holeEnd(i int, hi int64) int64 {
 
 // neighbour says where span j begins, and whether it is known to be empty.
 func (f *files) neighbour(j int) (off int64, empty bool) {
+	if j >= f.state.taken() {
+		return -1, false
+	}
 	s := &f.state.slots[j]
 	off, size, _ := s.place()
 	if size == 0 {

@@ -134,7 +134,7 @@ func (f *files) agree(layout Layout) error {
 		if s.word.Load()&stateMask == stateEmpty {
 			continue
 		}
-		off, size, _ := layout.Span(i)
+		off, size, _, _ := place(layout, i)
 		if o, n, _ := s.place(); o != off || n != size {
 			return fmt.Errorf("span %d is [%d, %d), not [%d, %d): %w", i, o, o+int64(n), off, off+int64(size), ErrLayout)
 		}
@@ -146,7 +146,12 @@ func (f *files) agree(layout Layout) error {
 // layout knows, and that have no hole. Their bytes are checked when they are
 // read. Other bytes of the data file are given back.
 func (f *files) rebuild(layout Layout) error {
-	slots, known, lost := f.state.slots, min(layout.NumSpans(), MaxSpans), false
+	slots, lost := f.state.slots, false
+	if err := f.reserve(0); err != nil {
+		return err
+	}
+	var full error
+	reserved := map[int64]bool{}
 	// What cannot be read of the journal is as good as not written.
 	_ = readJournal(f.journal, f.sum, func(r record) {
 		s := &slots[r.span]
@@ -154,19 +159,24 @@ func (f *files) rebuild(layout Layout) error {
 			s.word.Store(stateEmpty)
 			return
 		}
-		if r.span >= known {
+		off, size, sum, ok := place(layout, r.span)
+		if !ok || r.off != off || r.size != size || sum != 0 && sum != r.crc {
 			lost = true
 			return
 		}
-		off, size, sum := layout.Span(r.span)
-		if r.off != off || r.size != size || sum != 0 && sum != r.crc {
-			lost = true
-			return
+		if page := slotAt(r.span) / 4096; !reserved[page] {
+			if full = errors.Join(full, f.reserve(slotAt(r.span))); full != nil {
+				return
+			}
+			reserved[page] = true
 		}
 		f.state.taking(r.span)
 		s.setPlace(r.off, r.size, r.crc)
 		s.word.Store(generation | statePresent)
 	})
+	if full != nil {
+		return full
+	}
 	x, end := extents{file: f.data}, int64(0)
 	for i := range f.state.taken() {
 		s := &slots[i]
@@ -183,6 +193,7 @@ func (f *files) rebuild(layout Layout) error {
 			continue
 		}
 		end = off + int64(size)
+		f.introduce(layout, i)
 	}
 	fi, err := f.data.Stat()
 	if err != nil {
@@ -195,6 +206,32 @@ func (f *files) rebuild(layout Layout) error {
 		}
 	}
 	return f.giveBack(&x, end, fi.Size()+f.block)
+}
+
+// reserve gets the blocks of the page with the slot at the given offset of the
+// state, so that a full disk is an error here and not a fault there.
+func (f *files) reserve(slot int64) error {
+	var unused [8]byte
+	page := roundDown(slot, 4096)
+	for off := page; off < page+4096; off += f.block {
+		if _, err := f.shared.WriteAt(unused[:], off+24); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// introduce notes where the neighbours of span i are, for hole.
+func (f *files) introduce(l Layout, i int) {
+	for _, j := range [2]int{i - 1, i + 1} {
+		off, size, _, ok := place(l, j)
+		if !ok || slotAt(j)/4096 != slotAt(i)/4096 && f.reserve(slotAt(j)) != nil {
+			continue
+		}
+		if s := &f.state.slots[j]; s.lenCRC.Load() == 0 {
+			s.setPlace(off, size, 0)
+		}
+	}
 }
 
 // giveBack punches the blocks that lie within [lo, hi), if any has data.

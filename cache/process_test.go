@@ -227,8 +227,8 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// TestStopped stops a process while it has the lock: others can neither write
-// nor open, but they read.
+// TestStopped has someone keep the lock, as a process does that was stopped at
+// work: the others cannot write, but they read.
 func TestStopped(t *testing.T) {
 	dir := newCacheDir(t)
 	c, other := mustOpen(t, dir, 1<<30), mustOpen(t, dir, 1<<30)
@@ -310,7 +310,8 @@ func tool(t *testing.T, name string, args ...string) {
 // TestPowerCuts cuts the power of a disk on which two processes and this one
 // keep a cache. Nobody may read a wrong byte or fall over, before or after.
 func TestPowerCuts(t *testing.T) {
-	cuts := 25
+	noRace(t)
+	cuts := 12
 	if n, err := strconv.Atoi(os.Getenv("OBJECTMOUNT_POWER_CUTS")); err == nil {
 		cuts = n
 	}

@@ -38,7 +38,7 @@ func (b *Blob) PutSpan(i int, data []byte) {
 }
 
 func (b *Blob) offer(i int, data []byte) error {
-	off, size, sum, ok := b.place(i)
+	off, size, sum, ok := place(b.layout, i)
 	if !ok || size != len(data) {
 		return errUnfit
 	}
@@ -91,6 +91,9 @@ func (b *Blob) put(i int, data []byte, off int64, crc uint32) error {
 	case statePresent:
 		return nil // another process was faster
 	case stateEmpty:
+		if err := f.reserve(slotAt(i)); err != nil {
+			return err
+		}
 		space := f.space(off, size)
 		if err := b.cache.makeRoom(space); err != nil {
 			return err
@@ -101,7 +104,7 @@ func (b *Blob) put(i int, data []byte, off int64, crc uint32) error {
 			return err
 		}
 		f.state.taking(i)
-		b.introduce(i)
+		f.introduce(b.layout, i)
 	case stateStale:
 		f.forget(i, off) // what it was before
 	}
@@ -122,19 +125,6 @@ func (b *Blob) put(i int, data []byte, off int64, crc uint32) error {
 	s.set(w, statePresent, flagChecked|flagUsed)
 	b.count.puts.Add(1)
 	return nil
-}
-
-// introduce notes where the neighbours of span i are, for hole.
-func (b *Blob) introduce(i int) {
-	for _, j := range [2]int{i - 1, i + 1} {
-		off, size, _, ok := b.place(j)
-		if !ok {
-			continue
-		}
-		if s := &b.files.state.slots[j]; s.lenCRC.Load() == 0 {
-			s.setPlace(off, size, 0)
-		}
-	}
 }
 
 func writeAll(f *files, data []byte, off int64) error {

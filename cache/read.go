@@ -16,8 +16,8 @@ import (
 // it did. False means that the span is not here, or not whole: it has to be
 // decoded (again); what p then holds is undefined.
 //
-// The bytes have the span's checksum: it is compared when the span is first
-// read, and again when its pages had left the kernel's memory since.
+// The checksum of the span is compared when it is first read since the first
+// process opened the blob, and again when its pages have to come from the disk.
 func (b *Blob) ReadSpan(i int, p []byte, off int) (ok bool) {
 	st := b.enter(i)
 	if st == nil {
@@ -40,8 +40,8 @@ func (b *Blob) ReadSpan(i int, p []byte, off int) (ok bool) {
 	}()
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // see guard
 
-	start, size, sum, ok := b.place(i)
-	if !ok || off < 0 || off > size || len(p) > size-off {
+	start, size, sum, ok := place(b.layout, i)
+	if !ok || off < 0 || off > size || len(p) > size-off || i >= b.files.state.taken() {
 		return false
 	}
 	s := &b.files.state.slots[i]
@@ -61,8 +61,9 @@ func (b *Blob) ReadSpan(i int, p []byte, off int) (ok bool) {
 // warm reads from a span that was checked, and only from the kernel's memory:
 // pages there are those that PutSpan wrote or that check compared. What has to
 // come from the disk has not been compared since it went there, and disks that
-// failed to write a page do not say so when it is read. (A block that two
-// spans share may have come with the other one.)
+// failed to write a page do not say so when it is read. (Two cracks: a block
+// that two spans share may have come with the other one, and a disk may be so
+// fast that the kernel has the page before it notices that it had not.)
 func (b *Blob) warm(s *slot, w uint64, p []byte, at int64) bool {
 	if w&flagChecked == 0 || !b.inMemory(p, at) || !unchanged(s, w) {
 		return false

@@ -22,7 +22,7 @@ import (
 //	slot:  word      state, flags and generation, see below
 //	       off       where the span begins in the stream
 //	       lenCRC    its length << 32 | its CRC32C
-//	       (unused)
+//	       (unused: written to reserve the block)
 //
 //	word:  bits 0-1  empty, stale or present
 //	       bit 2     checked: the bytes have been compared with the checksum
@@ -58,6 +58,9 @@ const (
 	stateSize  = headerSize + MaxSpans*slotSize
 )
 
+// slotAt is where the slot of span i is in the file.
+func slotAt(i int) int64 { return headerSize + int64(i)*slotSize }
+
 type slot struct {
 	word, off, lenCRC, _ atomic.Uint64
 }
@@ -65,6 +68,7 @@ type slot struct {
 type header struct {
 	high      atomic.Uint64 // no slot at or after this index was ever taken
 	compactAt atomic.Uint64 // size of the journal at which it is written anew
+	_         [2]uint64     // the second is written to reserve the block
 }
 
 // set moves s to state with a new generation and returns false when word is
@@ -157,7 +161,8 @@ func guard(f func() error) (err error) {
 }
 
 // isFault tells a fault on a mapped page (the kernel names the address) from
-// an error in a program.
+// an error in a program. It may be a page of the layout, which is often mapped,
+// too; the span cannot be had then either.
 func isFault(r any) bool {
 	e, ok := r.(interface {
 		runtime.Error
