@@ -3,7 +3,7 @@
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test test-deps lint bench bench-extract bench-inflate clean
+.PHONY: build demo test test-deps lint bench bench-extract bench-inflate bench-fetch soak-fetch clean
 
 build: ## the static binary, bin/objectmount
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/objectmount ./cmd/objectmount
@@ -23,6 +23,9 @@ test: test-deps ## everything that must be true; installs what it needs
 # a second run needs no network.
 test-deps:
 	./.ci/install-test-deps
+
+soak-fetch: test-deps ## 1,000 random schedules of network faults; 2 GiB over connections that are cut; a minute or two
+	$(GO) test -count 1 -timeout 60m -v ./objects -run 'TestRandomFaults|TestInterruptedDownload|TestS3|TestStoreThroughBrokenConnections' -faultcount 1000 -soaksize 2147483648
 
 lint: ## staticcheck, at a pinned version
 	$(GO) run $(STATICCHECK) ./...
