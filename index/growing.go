@@ -84,6 +84,9 @@ func (g *Growing) Run(ctx context.Context, spans Spans) error {
 	err := g.run(ctx, spans)
 	var x *Index
 	if err == nil {
+		if late, ok := g.src.(Identifier); ok {
+			g.b.c.object = late.Object()
+		}
 		err = g.b.Finish(g.src.Size())
 	}
 	if err == nil {

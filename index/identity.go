@@ -26,10 +26,10 @@ var (
 )
 
 // Match gives an error that wraps ErrMismatch unless got, which an index was
-// made of, can be want. Sizes must be equal; of the other fields those that
-// both know.
+// made of, can be want. Sizes must be equal (a negative one of want is not
+// known); of the other fields those that both know.
 func (want ObjectID) Match(got ObjectID) error {
-	if want.Size != got.Size {
+	if want.Size >= 0 && want.Size != got.Size {
 		return fmt.Errorf("%w: it has %d bytes, not %d", ErrMismatch, got.Size, want.Size)
 	}
 	for _, f := range []struct{ what, want, got string }{

@@ -78,3 +78,8 @@ func (r *contextReader) Read(p []byte) (int, error) {
 	}
 	return r.r.Read(p)
 }
+
+// Identifier is a Source that knows its object only when all of it has been
+// read, as that of an upload: a first pass asks it then, and what
+// BuildOptions.Object said does not count.
+type Identifier interface{ Object() ObjectID }
