@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -76,6 +77,10 @@ func lawful(t *testing.T, s sandbox, c archivetest.Case) {
 	}
 	if res.Kind != KindTree {
 		t.Fatalf("became a %s", res.Kind)
+	}
+	// The archive does not rule over object_path itself.
+	if st, err := os.Lstat(s.target); err != nil || st.Mode() != os.ModeDir|0o755 || int(st.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() || !st.ModTime().After(testStart) {
+		t.Errorf("the root is %v, %v", st, err)
 	}
 	got := s.list(t)
 	if os.Geteuid() != 0 {
