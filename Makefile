@@ -39,5 +39,8 @@ bench-extract: ## whole-process extraction beside the installed peers (root)
 bench-inflate: ## our gzip decoder beside the installed peers, as whole processes
 	$(GO) run ./bench/inflate
 
+bench-fetch: ## objects from far and near beside curl and aria2c, and from a URL to a tree (root)
+	$(GO) run ./bench/fetch
+
 clean:
 	rm -rf bin bench/out
