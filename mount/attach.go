@@ -46,6 +46,8 @@ func attach(ctx context.Context, dir string, root index.Type) (dev int, err erro
 	return dev, err
 }
 
+const deviceMode = "Let everybody use the device (chmod 0666 /dev/fuse), and the container's device rules allow it."
+
 // openDevice opens /dev/fuse for a new connection.
 func openDevice() (int, error) {
 	dev, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -57,7 +59,7 @@ func openDevice() (int, error) {
 			Fix: `Load the kernel module with "modprobe fuse", or give the container --device /dev/fuse.`}
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return -1, &UnavailableError{Reason: "open /dev/fuse: " + err.Error(),
-			Fix: "The device must be readable and writable (mode 0666), and allowed by the container's device rules."}
+			Fix: deviceMode}
 	}
 	return -1, os.NewSyscallError("open /dev/fuse", err)
 }
@@ -152,7 +154,10 @@ func helperError(bin, dir, said string, err error) error {
 		said = helper + ": " + err.Error()
 	}
 	e := &UnavailableError{Reason: said}
+	denied := strings.Contains(said, "ermission denied")
 	switch st, serr := os.Stat(bin); {
+	case strings.Contains(said, "/dev/fuse") && denied:
+		e.Fix = deviceMode
 	case strings.Contains(said, "/dev/fuse"):
 		e.Fix = `Load the kernel module with "modprobe fuse", or give the container --device /dev/fuse.`
 	case strings.Contains(said, "no write access"), strings.Contains(said, "not owned"):
@@ -162,7 +167,7 @@ func helperError(bin, dir, said string, err error) error {
 		e.Fix = "Make it setuid root: chmod u+s " + bin + ", or run as root."
 	case noNewPrivileges():
 		e.Fix = "The process may not gain privileges (NoNewPrivileges=, or a container's no-new-privileges): allow it, or run as root."
-	case appArmorConfines() && (strings.Contains(said, "ermission denied") || strings.Contains(said, "not permitted")):
+	case appArmorConfines() && (denied || strings.Contains(said, "not permitted")):
 		e.Fix = "AppArmor has a profile for fusermount3 that allows few directories, such as those below $HOME: mount there, " +
 			"or allow " + dir + " in /etc/apparmor.d/local/fusermount3."
 	default:

@@ -5,12 +5,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,6 +51,8 @@ func TestMain(m *testing.M) {
 type serveJob struct {
 	Dir, StateDir string
 	Tree          string // "many", or the small one
+	UID           uint32 // who serves; 0: root
+	Path          string // PATH of the server, if not empty
 }
 
 func serveChild(arg string) {
@@ -63,7 +67,11 @@ func serveChild(arg string) {
 	opt := Options{StateDir: job.StateDir, Identity: "test"}
 	fs, err := Mount(context.Background(), job.Dir, tree, tree, opt)
 	if err != nil {
-		fmt.Println("failed:", err)
+		var hint string
+		if u := new(UnavailableError); errors.As(err, &u) {
+			hint = u.Hint()
+		}
+		fmt.Printf("failed: %v (%s)\n", err, hint)
 		os.Exit(1)
 	}
 	b, _ := json.Marshal(fs.Info())
@@ -84,15 +92,33 @@ type child struct {
 	cmd  *exec.Cmd
 	in   io.Closer
 	info struct{ Writable bool }
+
+	failed string // what it said instead of serving
 }
 
-// serveElsewhere mounts the small tree at dir from a child process.
+// serveElsewhere mounts a tree from a child process.
 func serveElsewhere(t testing.TB, job serveJob) *child {
+	t.Helper()
+	c := serveOrFail(t, job)
+	if c.failed != "" {
+		t.Fatalf("server: %q", c.failed)
+	}
+	return c
+}
+
+func serveOrFail(t testing.TB, job serveJob) *child {
 	t.Helper()
 	b, _ := json.Marshal(job)
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), serveVar+"="+string(b))
 	cmd.Stderr = os.Stderr
+	if job.Path != "" {
+		cmd.Env = append(cmd.Env, "PATH="+job.Path)
+	}
+	if job.UID != 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: job.UID, Gid: job.UID}}
+		cmd.Dir = "/"
+	}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -106,10 +132,11 @@ func serveElsewhere(t testing.TB, job serveJob) *child {
 	}
 	c := &child{cmd: cmd, in: in}
 	t.Cleanup(func() { c.kill(); detachAll(job.Dir) })
-	line, err := bufio.NewReader(out).ReadString('\n')
+	line, _ := bufio.NewReader(out).ReadString('\n')
 	after, ok := strings.CutPrefix(line, "ready ")
 	if !ok {
-		t.Fatalf("server: %q %v", line, err)
+		c.failed = line
+		return c
 	}
 	if err := json.Unmarshal([]byte(after), &c.info); err != nil {
 		t.Fatal(err)
