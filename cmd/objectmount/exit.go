@@ -9,6 +9,7 @@ import (
 
 	"objectmount/agent"
 	"objectmount/extract"
+	"objectmount/index"
 	"objectmount/objects"
 )
 
@@ -89,7 +90,8 @@ func exitCode(err error) int {
 		return exitNoSpace
 	case errors.Is(err, extract.ErrConflict), errors.Is(err, agent.ErrOwned), errors.As(err, &kept):
 		return exitInTheWay
-	case errors.Is(err, extract.ErrCorrupt), errors.Is(err, extract.ErrUnsafe), errors.Is(err, extract.ErrLimit):
+	case errors.Is(err, extract.ErrCorrupt), errors.Is(err, extract.ErrUnsafe), errors.Is(err, extract.ErrLimit),
+		errors.Is(err, index.ErrCorrupt), errors.Is(err, index.ErrDamaged), errors.Is(err, index.ErrMismatch), errors.As(err, new(*index.TarError)):
 		return exitRefused
 	case errors.Is(err, objects.ErrNotFound), errors.Is(err, objects.ErrDeleted), errors.Is(err, agent.ErrNotMounted), errors.Is(err, fs.ErrNotExist):
 		return exitNotFound

@@ -79,7 +79,7 @@ func newRoot(std stdio) *cobra.Command {
 		c.GroupID = "mounts"
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{newObjects(a), newServe(a, p), newDemo(a)} {
+	for _, c := range []*cobra.Command{newObjects(a), newIndex(a), newServe(a, p), newDemo(a)} {
 		c.GroupID = "objects"
 		root.AddCommand(c)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"objectmount/extract"
+	"objectmount/index"
 	"objectmount/objects"
 )
 
@@ -21,6 +22,7 @@ func newUpload(a *app) *cobra.Command {
 		ct       string
 		metadata []string
 		ttl      time.Duration
+		withIdx  bool
 		asJSON   bool
 	)
 	c := &cobra.Command{
@@ -28,8 +30,12 @@ func newUpload(a *app) *cobra.Command {
 		Short: "upload a file, a directory or standard input",
 		Long: `Upload PATH and print the new object's id alone. A directory is packed as a
 .tgz on the way, without what its .dockerignore names; "-" reads standard input
-and needs --name. Nothing is held in memory, whatever the size.`,
+and needs --name. Nothing is held in memory, whatever the size.
+
+--index makes the index of an archive while it is uploaded and publishes it
+beside the object, so that mounts of it need not read all of it first.`,
 		Example: `  id=$(objectmount objects upload ./dataset --metadata stage=raw)
+  objectmount objects upload ./corpus.tar.gz --index
   tar cz src | objectmount objects upload - --name src.tgz --ttl 24h`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -57,16 +63,27 @@ and needs --name. Nothing is held in memory, whatever the size.`,
 			if !req.ContentType.Valid() {
 				return usagef("--content-type %q: use %s", ct, contentTypes)
 			}
+			idx := &uploadIndex{ctx: cmd.Context(), opt: index.BuildOptions{Name: req.Name, ContentType: string(req.ContentType)}}
+			if withIdx {
+				body = idx.body(body)
+			}
 			p := a.newProgress("upload "+req.Name, body.Size)
 			o, err := cl.Upload(cmd.Context(), req, body, func(sent int64) { p.update(sent, body.Size) })
 			p.done()
 			if err != nil {
+				idx.abandon()
 				return err
 			}
 			if asJSON {
-				return printJSON(a.out, o)
+				err = printJSON(a.out, o)
+			} else {
+				_, err = fmt.Fprintln(a.out, o.ID)
 			}
-			_, err = fmt.Fprintln(a.out, o.ID)
+			if err == nil && withIdx {
+				if err = idx.publish(a, cl, o); err != nil {
+					err = hinted{fmt.Errorf("object %s is uploaded, but has no index: %w", o.ID, err), "try again: objectmount index build " + o.ID + " --publish"}
+				}
+			}
 			return err
 		},
 	}
@@ -75,6 +92,7 @@ and needs --name. Nothing is held in memory, whatever the size.`,
 	f.StringVar(&ct, "content-type", "", "content type, if not as the name says: "+contentTypes)
 	f.StringArrayVar(&metadata, "metadata", nil, "key=value, any number of times")
 	f.DurationVar(&ttl, "ttl", 0, "delete the object after this long")
+	f.BoolVar(&withIdx, "index", false, "publish the index of the archive, too")
 	f.BoolVar(&req.IsPublic, "public", false, "let every account read it")
 	f.BoolVar(&asJSON, "json", false, "print the object as JSON")
 	return c
