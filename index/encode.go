@@ -113,10 +113,6 @@ func (c *contents) section(e *encoder, s section, children []uint32) {
 			e.buf = le.AppendUint32(e.buf[:0], c.spans.spans[i].sum)
 			e.write(e.buf)
 		}
-	case secGroups:
-		for _, x := range c.spans.groups {
-			e.record(x)
-		}
 	case secWindows:
 		e.write(c.spans.windows)
 	case secSums:

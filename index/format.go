@@ -50,7 +50,6 @@ const (
 	secXattrs
 	secPieces
 	secSpans
-	secGroups
 	secWindows
 	secSums
 	numSections
@@ -59,7 +58,7 @@ const (
 // stride is the size of a section's records.
 var stride = [numSections]uint64{
 	secRows: 48, secChildren: 4, secStrings: 1, secClasses: 12, secExtras: 24, secXattrs: 8,
-	secPieces: 24, secSpans: 44, secGroups: 16, secWindows: 1, secSums: 4,
+	secPieces: 24, secSpans: 44, secWindows: 1, secSums: 4,
 }
 
 var (
@@ -139,15 +138,17 @@ func parsePiece(b []byte) Piece {
 }
 
 // spanRow is a row of the table of spans: where a span begins in the stream,
-// its checksum, and the resume point there. Its window and code lengths lie,
-// one behind the other, at byte at of group's bytes.
+// its checksum, and the resume point there. Its window and its code lengths,
+// one behind the other and compressed, are bytes [at, at+packed) of the section
+// of windows.
 type spanRow struct {
 	out, in        int64 // stream bytes; bits of the object
 	sum            uint32
 	crc, size      uint32 // of the gzip member before the point
 	member         bool
 	tables, window uint16 // bytes of each
-	group, at      uint32
+	packed         uint16
+	at             uint64
 }
 
 func (s *spanRow) append(b []byte) []byte {
@@ -163,9 +164,8 @@ func (s *spanRow) append(b []byte) []byte {
 	b = le.AppendUint16(b, flags)
 	b = le.AppendUint16(b, s.tables)
 	b = le.AppendUint16(b, s.window)
-	b = le.AppendUint16(b, 0)
-	b = le.AppendUint32(b, s.group)
-	return le.AppendUint32(b, s.at)
+	b = le.AppendUint16(b, s.packed)
+	return le.AppendUint64(b, s.at)
 }
 
 func parseSpan(b []byte) spanRow {
@@ -173,25 +173,8 @@ func parseSpan(b []byte) spanRow {
 	return spanRow{
 		out: int64(le.Uint64(b)), in: int64(le.Uint64(b[8:])), sum: le.Uint32(b[16:]),
 		crc: le.Uint32(b[20:]), size: le.Uint32(b[24:]), member: le.Uint16(b[28:])&1 != 0,
-		tables: le.Uint16(b[30:]), window: le.Uint16(b[32:]), group: le.Uint32(b[36:]), at: le.Uint32(b[40:]),
+		tables: le.Uint16(b[30:]), window: le.Uint16(b[32:]), packed: le.Uint16(b[34:]), at: le.Uint64(b[36:]),
 	}
-}
-
-// group is where a group of windows lies, compressed, in the section of
-// windows, and how many bytes it has.
-type group struct {
-	off       uint64
-	size, raw uint32
-}
-
-func (g group) append(b []byte) []byte {
-	b = le.AppendUint64(b, g.off)
-	b = le.AppendUint32(b, g.size)
-	return le.AppendUint32(b, g.raw)
-}
-
-func parseGroup(b []byte) group {
-	return group{off: le.Uint64(b), size: le.Uint32(b[8:]), raw: le.Uint32(b[12:])}
 }
 
 func appendUvarint(b []byte, v uint64) []byte { return binary.AppendUvarint(b, v) }

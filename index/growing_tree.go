@@ -386,9 +386,8 @@ func (g *Growing) point(i int) (inflate.Point, error) {
 	if i < 0 || i >= b.points {
 		return inflate.Point{}, fmt.Errorf("point %d: %w", i, fs.ErrNotExist)
 	}
-	window, tables, err := b.windowOf(b.spans[i])
 	s := b.spans[i]
-	return inflate.Point{In: s.in, Out: s.out, Member: s.member, Tables: tables, Window: window, CRC: s.crc, Size: s.size}, err
+	return s.point(b.windows[s.at : s.at+uint64(s.packed)])
 }
 
 // await implements Table.

@@ -10,16 +10,9 @@ import (
 	"objectmount/internal/inflate"
 )
 
-const (
-	// plainSpan is the size of all spans but the last where the stream is not
-	// compressed.
-	plainSpan = 1 << 20
-	// groupPoints is how many points' windows are compressed together: more
-	// are smaller, fewer faster to get at one of.
-	groupPoints = 4
-	// maxGroup bounds a group's bytes: windows and code lengths.
-	maxGroup = groupPoints * (32<<10 + 512)
-)
+// plainSpan is the size of all spans but the last where the stream is not
+// compressed.
+const plainSpan = 1 << 20
 
 // spanBuilder makes the table of spans. Where the stream is compressed, spans
 // begin where the decoder takes points; it tells of each twice: of the place
@@ -35,10 +28,8 @@ type spanBuilder struct {
 	off    int64     // of the stream: bytes seen
 	crc    uint32    // of the current span's bytes so far
 
-	pending []byte // windows of the points that will be the next group
-	inGroup int
-	groups  []group
-	windows []byte
+	windows []byte // of all points, compressed one by one
+	raw     []byte // one that is not
 }
 
 // cut says that a span will begin at byte out of the stream, bit in of the
@@ -82,37 +73,20 @@ func (b *spanBuilder) end() bool {
 // point takes the resume point of the first span that has none yet, whose cut
 // has been told.
 func (b *spanBuilder) point(p inflate.Point) error {
-	row := spanRow{
-		out: p.Out, in: p.In, crc: p.CRC, size: p.Size, member: p.Member,
-		tables: uint16(len(p.Tables)), window: uint16(len(p.Window)),
-		group: uint32(len(b.groups)), at: uint32(len(b.pending)),
-	}
-	if len(p.Tables)+len(p.Window) > 0 {
-		b.pending = append(append(b.pending, p.Window...), p.Tables...)
-		if b.inGroup++; b.inGroup == groupPoints {
-			b.pack()
-		}
-	} else {
-		row.group, row.at = 0, 0
-	}
 	if b.points >= len(b.spans) || b.spans[b.points].out != p.Out {
 		return fmt.Errorf("index: a point at %d, where no span begins", p.Out) // a fault of ours
 	}
-	row.sum = b.spans[b.points].sum
+	row := spanRow{
+		out: p.Out, in: p.In, sum: b.spans[b.points].sum, crc: p.CRC, size: p.Size, member: p.Member,
+		tables: uint16(len(p.Tables)), window: uint16(len(p.Window)), at: uint64(len(b.windows)),
+	}
+	if b.raw = append(append(b.raw[:0], p.Window...), p.Tables...); len(b.raw) > 0 {
+		b.windows = windowEncoder().EncodeAll(b.raw, b.windows)
+		row.packed = uint16(uint64(len(b.windows)) - row.at)
+	}
 	b.spans[b.points] = row
 	b.points++
 	return nil
-}
-
-// pack makes a group of the pending windows.
-func (b *spanBuilder) pack() {
-	if b.inGroup == 0 {
-		return
-	}
-	at := len(b.windows)
-	b.windows = windowEncoder().EncodeAll(b.pending, b.windows)
-	b.groups = append(b.groups, group{off: uint64(at), size: uint32(len(b.windows) - at), raw: uint32(len(b.pending))})
-	b.pending, b.inGroup = b.pending[:0], 0
 }
 
 // finish ends the table with the stream.
@@ -121,38 +95,10 @@ func (b *spanBuilder) finish() error {
 		b.bytes(nil)
 	}
 	b.end()
-	b.pack()
 	if b.begun < len(b.spans) || b.gzip && b.points < len(b.spans) {
 		return fmt.Errorf("index: %d spans, %d begun, %d with points", len(b.spans), b.begun, b.points)
 	}
 	return nil
-}
-
-// windowOf gives the window and the code lengths of span i from the pending
-// group or from a packed one.
-func (b *spanBuilder) windowOf(s spanRow) (window, tables []byte, err error) {
-	raw := b.pending
-	if int(s.group) < len(b.groups) {
-		g := b.groups[s.group]
-		if raw, err = unpackGroup(b.windows[g.off:g.off+uint64(g.size)], g.raw); err != nil {
-			return nil, nil, err
-		}
-	}
-	return s.cutGroup(raw)
-}
-
-// cutGroup takes the span's part of a group's bytes.
-func (s *spanRow) cutGroup(raw []byte) (window, tables []byte, err error) {
-	w, t := uint64(s.window), uint64(s.tables)
-	if w+t == 0 {
-		return nil, nil, nil
-	}
-	at := uint64(s.at)
-	if at+w+t > uint64(len(raw)) {
-		return nil, nil, fmt.Errorf("%w: a window leaves its group", ErrDamaged)
-	}
-	window, tables = raw[at:at+w], raw[at+w:at+w+t]
-	return append([]byte(nil), window...), append([]byte(nil), tables...), nil
 }
 
 // The coders are shared by all: EncodeAll and DecodeAll are stateless. One
@@ -161,14 +107,14 @@ func (s *spanRow) cutGroup(raw []byte) (window, tables []byte, err error) {
 var (
 	windowEncoder = sync.OnceValue(func() *zstd.Encoder {
 		e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false),
-			zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(256<<10), zstd.WithLowerEncoderMem(true))
+			zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(64<<10), zstd.WithLowerEncoderMem(true))
 		if err != nil {
 			panic(err)
 		}
 		return e
 	})
 	windowDecoder = sync.OnceValue(func() *zstd.Decoder {
-		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxGroup), zstd.WithDecoderLowmem(true))
+		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxWindow), zstd.WithDecoderLowmem(true))
 		if err != nil {
 			panic(err)
 		}
@@ -176,17 +122,26 @@ var (
 	})
 )
 
-// unpackGroup decompresses a group of raw bytes.
-func unpackGroup(packed []byte, raw uint32) ([]byte, error) {
-	if raw > maxGroup {
-		return nil, fmt.Errorf("%w: a group of windows with %d bytes", ErrDamaged, raw)
+// maxWindow bounds a point's window and code lengths together.
+const maxWindow = 32<<10 + 512
+
+// point makes the resume point of a span of its compressed window.
+func (s *spanRow) point(packed []byte) (inflate.Point, error) {
+	p := inflate.Point{In: s.in, Out: s.out, Member: s.member, CRC: s.crc, Size: s.size}
+	n := int(s.window) + int(s.tables)
+	switch {
+	case n == 0:
+		return p, nil
+	case n > maxWindow:
+		return p, damaged("a window of %d bytes", n)
 	}
-	out, err := windowDecoder().DecodeAll(packed, make([]byte, 0, raw))
+	raw, err := windowDecoder().DecodeAll(packed, make([]byte, 0, n))
 	if err != nil {
-		return nil, fmt.Errorf("%w: windows: %v", ErrDamaged, err)
+		return p, damaged("a window: %v", err)
 	}
-	if len(out) != int(raw) {
-		return nil, fmt.Errorf("%w: a group of windows with %d bytes, not %d", ErrDamaged, len(out), raw)
+	if len(raw) != n {
+		return p, damaged("a window of %d bytes, not %d", len(raw), n)
 	}
-	return out, nil
+	p.Window, p.Tables = raw[:s.window], raw[s.window:]
+	return p, nil
 }

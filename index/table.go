@@ -143,29 +143,11 @@ func (x *Index) point(i int) (inflate.Point, error) {
 	if err != nil {
 		return inflate.Point{}, err
 	}
-	var raw []byte
-	if s.tables > 0 || s.window > 0 {
-		b, err := x.record(secGroups, uint64(s.group))
-		if err != nil {
-			return inflate.Point{}, err
-		}
-		g := parseGroup(b)
-		if b, err = x.get(secWindows, g.off, uint64(g.size)); err != nil {
-			return inflate.Point{}, err
-		}
-		if raw, err = unpackGroup(b, g.raw); err != nil {
-			return inflate.Point{}, err
-		}
+	packed, err := x.get(secWindows, s.at, uint64(s.packed))
+	if err != nil {
+		return inflate.Point{}, err
 	}
-	return s.point(raw)
-}
-
-// point makes the resume point of a span, whose group's bytes are raw.
-func (s *spanRow) point(raw []byte) (inflate.Point, error) {
-	window, tables, err := s.cutGroup(raw)
-	return inflate.Point{
-		In: s.in, Out: s.out, Member: s.member, Tables: tables, Window: window, CRC: s.crc, Size: s.size,
-	}, err
+	return s.point(packed)
 }
 
 // NumSpans implements Layout.
