@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 // serveJob tells a child process what to serve.
 type serveJob struct {
 	Dir, StateDir string
-	Tree          string // "many", or the small one
+	Tree          string // "many", "large", or the small one
 	UID           uint32 // who serves; 0: root
 	Path          string // PATH of the server, if not empty
 }
@@ -61,8 +61,11 @@ func serveChild(arg string) {
 		panic(err)
 	}
 	tree := smallTree()
-	if job.Tree == "many" {
+	switch job.Tree {
+	case "many":
 		tree = manyTree()
+	case "large":
+		tree = newTree(entry{name: "large", body: content(largeSize, 3)})
 	}
 	opt := Options{StateDir: job.StateDir, Identity: "test"}
 	fs, err := Mount(context.Background(), job.Dir, tree, tree, opt)

@@ -83,6 +83,9 @@ var ErrMounted = errors.New("already mounted")
 // owner. A dead mount of ours at dir is detached first; a living one gives
 // ErrMounted. If FUSE cannot be used, the error is an *UnavailableError.
 //
+// Of an *index.Growing, Mount waits until the type of the root is known: its Run
+// must be under way.
+//
 // tree and content belong to the mount until Wait returns. ctx bounds the
 // mounting, not the mount.
 func Mount(ctx context.Context, dir string, tree index.Tree, content Content, opt Options) (*FS, error) {
@@ -100,6 +103,12 @@ func mountTree(ctx context.Context, dir string, tree index.Tree, content Content
 	}
 	if err := clean(ctx, dir); err != nil {
 		return nil, err
+	}
+	if g, ok := tree.(interface{ Ready(context.Context) error }); ok {
+		// The first pass has to say first whether the root is a directory.
+		if err := g.Ready(ctx); err != nil {
+			return nil, err
+		}
 	}
 	root, err := tree.Attr(0)
 	if err != nil {

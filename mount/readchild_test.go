@@ -1,50 +1,136 @@
 package mount
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"encoding/gob"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"testing"
+	"time"
+
+	"objectmount/internal/archivetest"
 )
 
-// readChild is what the test binary does as a reader: "hello" says hello, "loop
-// <dir>" reads all files below dir again and again, in disorder, compares each with
-// the first reading, and says so when it has to stop.
+// readChild is what the test binary does as a reader, which has its own process
+// because this one serves.
 func readChild(job string) {
-	dir, ok := strings.CutPrefix(job, "loop ")
-	if !ok {
+	verb, dir, _ := strings.Cut(job, " ")
+	switch verb {
+	case "hello":
 		fmt.Println("read", job)
-		return
+	case "list": // as archivetest does
+		tree, err := archivetest.List(dir, time.Now().Add(-time.Hour))
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		gob.NewEncoder(os.Stdout).Encode(tree) // not JSON: names are bytes
+	case "loop":
+		loop(dir)
+	case "compare":
+		seed, dirs, _ := strings.Cut(dir, " ")
+		a, b, _ := strings.Cut(dirs, " ")
+		compare(seed, a, b)
 	}
+}
+
+// listElsewhere is archivetest.List in another process.
+func listElsewhere(t *testing.T, dir string) archivetest.Tree {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), readVar+"=list "+dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := archivetest.Tree{}
+	if err := gob.NewDecoder(bytes.NewReader(out)).Decode(&tree); err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+// loop reads all files below dir again and again until it is killed, or finds one
+// that has another content than before.
+func loop(dir string) {
 	first := map[string]string{}
 	for rounds := 0; ; rounds++ {
-		failed := false
-		err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-			if err != nil {
+		filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
 				return err
-			}
-			if !d.Type().IsRegular() {
-				return nil
 			}
 			b, err := os.ReadFile(path)
 			if err != nil {
-				return err
+				return err // the server may be down for a while
 			}
 			h := sha256.Sum256(b)
 			if got := hex.EncodeToString(h[:]); first[path] == "" {
 				first[path] = got
 			} else if first[path] != got {
-				fmt.Println("WRONG BYTES in", path)
-				failed = true
+				fmt.Fprintln(os.Stderr, "WRONG BYTES in", path)
+				os.Exit(2)
 			}
 			return nil
 		})
-		if failed {
-			os.Exit(2)
-		}
-		_ = err // the server may be down for a while
 		fmt.Println("round", rounds, "of", len(first), "files")
+	}
+}
+
+// compare reads files of dir b at random offsets, drops what the kernel keeps of
+// them, and holds the bytes against those of dir a.
+func compare(seed, a, b string) {
+	n, _ := strconv.ParseUint(seed, 10, 64)
+	rnd := rand.New(rand.NewPCG(n, 1))
+	var files []string
+	filepath.WalkDir(a, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			rel, _ := filepath.Rel(a, path)
+			files = append(files, rel)
+		}
+		return err
+	})
+	p, q := make([]byte, 300<<10), make([]byte, 300<<10)
+	for range 400 {
+		name := files[rnd.IntN(len(files))]
+		err := func() error {
+			f, err := os.Open(filepath.Join(a, name))
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			g, err := os.Open(filepath.Join(b, name))
+			if err != nil {
+				return err
+			}
+			defer g.Close()
+			st, err := f.Stat()
+			if err != nil {
+				return err
+			}
+			off, size := rnd.Int64N(st.Size()+1), 1+rnd.IntN(len(p))
+			n, err1 := f.ReadAt(p[:size], off)
+			m, err2 := g.ReadAt(q[:size], off)
+			if n != m || err1 != err2 || string(p[:n]) != string(q[:n]) {
+				return fmt.Errorf("%s [%d,+%d): %d bytes, %v; in the mount %d, %v", name, off, size, n, err1, m, err2)
+			}
+			return dontNeed(g)
+		}()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	if len(files) == 0 {
+		fmt.Fprintln(os.Stderr, errors.New("no files"))
+		os.Exit(1)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -169,19 +168,16 @@ func leavingStatus(status string) bool {
 }
 
 // errno is what a process is told about err. Errors of the network or the cache
-// carry errnos of their own, which would mislead there.
+// carry errnos of their own, and an object that is gone "does not exist": both
+// would mislead here. A name that does not exist is Lookup's own answer.
 func errno(err error) fuse.Status {
 	switch {
 	case err == nil:
 		return fuse.OK
 	case errors.Is(err, errInterrupted):
 		return fuse.EINTR
-	case errors.Is(err, fs.ErrNotExist):
-		return fuse.ENOENT
 	case errors.Is(err, syscall.ENOTDIR):
 		return fuse.ENOTDIR
-	case errors.Is(err, syscall.EINVAL):
-		return fuse.EINVAL
 	}
 	return fuse.EIO
 }
