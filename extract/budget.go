@@ -19,6 +19,9 @@ type budget struct {
 	every   int64 // bytes to write between two looks at free space
 	written int64 // since the last look
 	made    int64 // entries since then
+
+	holdable int64 // bytes of content that the object can have; 0: unknown
+	inMemory bool
 }
 
 // lookEntries is how many entries are made between two looks at free space.
@@ -31,6 +34,7 @@ func newBudget(fd int, lim Limits) (*budget, error) {
 		return nil, fmt.Errorf("statfs: %w", err)
 	}
 	b.total = int64(st.Blocks) * st.Bsize
+	b.inMemory = st.Type == unix.TMPFS_MAGIC
 	if b.reserve <= 0 {
 		b.reserve = min(64<<20, b.total/100)
 	}

@@ -151,6 +151,7 @@ func (j *job) run() (res Result, taken bool, err error) {
 	if j.budget, err = newBudget(j.stage.fd, j.opts.Limits); err != nil {
 		return res, false, err
 	}
+	j.budget.holdable = j.holdable()
 	res = Result{Kind: KindFile, Format: j.in.format, Path: j.place.path}
 	if j.in.tree {
 		res.Kind = KindTree
@@ -233,6 +234,9 @@ func (j *job) makeFile() (err error) {
 	if j.in.format == "other" && j.opts.Size > 0 {
 		if err := j.budget.look(j.opts.Size); err != nil {
 			return err
+		}
+		if err := j.budget.reserveBlocks(j.root, j.opts.Size); err != nil {
+			return writeError("allocate", j.place.path, err)
 		}
 	}
 	var off int64

@@ -36,7 +36,15 @@ func (t *tree) makeFile(parent *dirFD, base string, e *entry, m *members, owner 
 	if err != nil {
 		return err
 	}
-	if err = t.copy(fd, e, first, m); err == nil {
+	if e.holes == nil {
+		if err = t.budget.reserveBlocks(fd, e.size); err != nil {
+			err = writeError("allocate", e.name, err)
+		}
+	}
+	if err == nil {
+		err = t.copy(fd, e, first, m)
+	}
+	if err == nil {
 		err = t.complete(fd, e, owner)
 	}
 	return closeFile(fd, e.name, err)
