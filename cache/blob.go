@@ -25,7 +25,6 @@ type Blob struct {
 	cache  *Cache
 	files  *files
 	dataFD int // of files.data
-	layout Layout
 
 	noNowait atomic.Bool // the file system does not know RWF_NOWAIT
 	stripes  [16]stripe
@@ -77,7 +76,7 @@ func (s *stripe) leave() {
 // An error means that there is no cache for this object (a full disk, say);
 // reads can go on without.
 func (c *Cache) Blob(id string, layout Layout) (*Blob, error) {
-	b := &Blob{cache: c, layout: layout}
+	b := &Blob{cache: c}
 	for i := range b.stripes {
 		b.stripes[i].left = make(chan struct{}, 1)
 	}
@@ -164,7 +163,7 @@ func (b *Blob) HasSpan(i int) (here bool) {
 	}
 	defer st.leave()
 	_ = guard(func() error {
-		off, size, _, ok := place(b.layout, i)
+		off, size, _, ok := place(b.files.layout, i)
 		here = ok && b.files.holds(i, off, size)
 		return nil
 	})
@@ -182,8 +181,8 @@ func (f *files) holds(i int, off int64, size int) bool {
 }
 
 // Pin keeps the spans [lo, hi) that are here, or get here, from being evicted
-// by any process, until release is called or the process ends. It uses up a
-// file descriptor. A span that proves damaged is dropped all the same.
+// by any process, until release is called or the process ends, even when b is
+// closed before. It uses up a file descriptor. A span that proves damaged is dropped all the same.
 func (b *Blob) Pin(lo, hi int) (release func(), err error) {
 	if lo < 0 || hi > MaxSpans || lo >= hi {
 		return nil, fmt.Errorf("pin spans [%d, %d): %w", lo, hi, os.ErrInvalid)
@@ -198,6 +197,10 @@ func (b *Blob) Pin(lo, hi int) (release func(), err error) {
 	// its hole.
 	err = b.cache.locked(openWait, func() (err error) {
 		if f, err = b.cache.root.OpenFile(b.files.name+"/lock", os.O_RDWR, 0); err != nil {
+			return err
+		}
+		// Its directory and state stay, too, when b is closed before.
+		if _, err = tryLock(f, unix.F_RDLCK, lockState, lockPins-lockState); err != nil {
 			return err
 		}
 		_, err = tryLock(f, unix.F_RDLCK, lockPins+int64(lo), int64(hi-lo))

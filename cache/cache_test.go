@@ -152,6 +152,10 @@ func TestBudget(t *testing.T) {
 	s := newStream(3, 1500, 64<<10, true)
 	c := mustOpen(t, newCacheDir(t), budget)
 	b := mustBlob(t, c, "a", s)
+	reads := 1200
+	if testing.Short() {
+		reads = 300
+	}
 	var most atomic.Int64
 	done := make(chan struct{})
 	watched := make(chan struct{})
@@ -168,7 +172,7 @@ func TestBudget(t *testing.T) {
 	}()
 	parallel(t, 8, func(k int) error {
 		r := rand.New(rand.NewPCG(9, uint64(k)))
-		for range 1200 {
+		for range reads {
 			i := r.IntN(len(s.ends))
 			if r.IntN(2) == 0 {
 				i = r.IntN(100) // hot
@@ -248,6 +252,20 @@ func TestPin(t *testing.T) {
 	}
 	if b.HasSpan(0) {
 		t.Error("span 0 is still there: nothing was evicted")
+	}
+	// No more do they go when nobody has the blob open.
+	b.Close()
+	if err := c.locked(openWait, func() error { return c.evict(1 << 60) }); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Sweep(nil); n != 0 || err != nil {
+		t.Errorf("Sweep of a pinned blob: %d, %v", n, err)
+	}
+	b = mustBlob(t, c, "a", s)
+	for i := range 40 {
+		if ok, err := s.verify(b, i); ok != (i >= 10 && i < 30) || err != nil {
+			t.Errorf("span %d: %v, %v", i, ok, err)
+		}
 	}
 	release()
 	release()

@@ -47,7 +47,7 @@ func (c *Cache) setUsed(n int64) error {
 func (c *Cache) charge(n int64) error {
 	used, ok := c.used()
 	if !ok {
-		if err := c.recount(); err != nil {
+		if err := c.recount(); err != nil || n < 0 { // what was freed is not counted
 			return err
 		}
 		used, _ = c.used()
@@ -400,15 +400,22 @@ func (f *files) holeEnd(i int, hi int64) int64 {
 	return to
 }
 
-// neighbour says where span j begins, and whether it is known to be empty.
+// neighbour says where span j begins, and whether it is known to be empty. It
+// may not be known where we have no layout, only what was noted by introduce.
 func (f *files) neighbour(j int) (off int64, empty bool) {
-	if j >= f.state.taken() {
-		return -1, false
+	size := 0
+	if j < f.state.taken() {
+		s := &f.state.slots[j]
+		if s.word.Load()&stateMask != stateEmpty {
+			return int64(s.off.Load()), false
+		}
+		off, size, _ = s.place()
 	}
-	s := &f.state.slots[j]
-	off, size, _ := s.place()
+	if size == 0 && f.layout != nil {
+		off, size, _, _ = place(f.layout, j)
+	}
 	if size == 0 {
 		return -1, false
 	}
-	return off, s.word.Load()&stateMask == stateEmpty
+	return off, true
 }

@@ -33,6 +33,8 @@ type files struct {
 
 	lock, data, journal, shared *os.File
 
+	layout Layout // nil if we only evict from it
+
 	state *state
 }
 
@@ -42,7 +44,7 @@ type files struct {
 // agrees with layout; without a layout the answer is errCold. Else the state
 // is shared with those who have it open.
 func (c *Cache) attach(name string, layout Layout) (_ *files, err error) {
-	f := &files{name: name, sum: nameSum(name), block: c.block}
+	f := &files{name: name, sum: nameSum(name), block: c.block, layout: layout}
 	attached := false
 	defer func() {
 		if !attached { // for an error, or a fault
@@ -82,9 +84,9 @@ func (c *Cache) attach(name string, layout Layout) (_ *files, err error) {
 		if only, _ := tryLock(f.lock, unix.F_WRLCK, lockDir, 1); only {
 			c.removeTemps(name)
 		}
-		err = f.rebuild(layout)
+		err = f.rebuild()
 	} else if layout != nil {
-		err = f.agree(layout)
+		err = f.agree()
 	}
 	if err != nil {
 		return nil, err
@@ -126,15 +128,15 @@ func (c *Cache) removeTemps(name string) {
 	}
 }
 
-// agree checks that what is in the state, which others use, lies where layout
-// says.
-func (f *files) agree(layout Layout) error {
-	for i := range min(f.state.taken(), layout.NumSpans()) {
+// agree checks that what is in the state, which others use, lies where the
+// layout says.
+func (f *files) agree() error {
+	for i := range min(f.state.taken(), f.layout.NumSpans()) {
 		s := &f.state.slots[i]
 		if s.word.Load()&stateMask == stateEmpty {
 			continue
 		}
-		off, size, _, _ := place(layout, i)
+		off, size, _, _ := place(f.layout, i)
 		if o, n, _ := s.place(); o != off || n != size {
 			return fmt.Errorf("span %d is [%d, %d), not [%d, %d): %w", i, o, o+int64(n), off, off+int64(size), ErrLayout)
 		}
@@ -143,9 +145,9 @@ func (f *files) agree(layout Layout) error {
 }
 
 // rebuild fills the empty state with the spans that the journal claims, that
-// layout knows, and that have no hole. Their bytes are checked when they are
+// the layout knows, and that have no hole. Their bytes are checked when they are
 // read. Other bytes of the data file are given back.
-func (f *files) rebuild(layout Layout) error {
+func (f *files) rebuild() error {
 	slots, lost := f.state.slots, false
 	if err := f.reserve(0); err != nil {
 		return err
@@ -159,7 +161,7 @@ func (f *files) rebuild(layout Layout) error {
 			s.word.Store(stateEmpty)
 			return
 		}
-		off, size, sum, ok := place(layout, r.span)
+		off, size, sum, ok := place(f.layout, r.span)
 		if !ok || r.off != off || r.size != size || sum != 0 && sum != r.crc {
 			lost = true
 			return
@@ -193,7 +195,7 @@ func (f *files) rebuild(layout Layout) error {
 			continue
 		}
 		end = off + int64(size)
-		f.introduce(layout, i)
+		f.introduce(i)
 	}
 	fi, err := f.data.Stat()
 	if err != nil {
@@ -221,10 +223,11 @@ func (f *files) reserve(slot int64) error {
 	return nil
 }
 
-// introduce notes where the neighbours of span i are, for hole.
-func (f *files) introduce(l Layout, i int) {
+// introduce notes where the neighbours of span i are, for processes that evict
+// it without a layout.
+func (f *files) introduce(i int) {
 	for _, j := range [2]int{i - 1, i + 1} {
-		off, size, _, ok := place(l, j)
+		off, size, _, ok := place(f.layout, j)
 		if !ok || slotAt(j)/4096 != slotAt(i)/4096 && f.reserve(slotAt(j)) != nil {
 			continue
 		}

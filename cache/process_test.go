@@ -291,13 +291,25 @@ func (d *disk) cut(t *testing.T) {
 	}
 }
 
-// powerUp mounts the disk, after unmounting it if it is dead.
+// powerUp mounts the disk, after unmounting it if it is dead. Another mount
+// namespace that was made meanwhile may hold on to the dead file system; then
+// what gets mounted is that again, until the namespace is gone.
 func (d *disk) powerUp(t *testing.T) {
 	t.Helper()
-	if err := unix.Unmount(d.dir, 0); err != nil && err != unix.EINVAL {
-		t.Fatalf("unmount: %v", err)
+	for try := 0; ; try++ {
+		if err := unix.Unmount(d.dir, 0); err != nil && err != unix.EINVAL {
+			t.Fatalf("unmount: %v", err)
+		}
+		tool(t, "mount", "-o", "loop", d.image, d.dir)
+		err := os.WriteFile(filepath.Join(d.dir, "alive"), nil, 0o600)
+		if err == nil {
+			return
+		}
+		if try == 100 {
+			t.Fatalf("the disk stays dead: %v", err)
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
-	tool(t, "mount", "-o", "loop", d.image, d.dir)
 }
 
 func tool(t *testing.T, name string, args ...string) {

@@ -38,7 +38,7 @@ func (b *Blob) PutSpan(i int, data []byte) {
 }
 
 func (b *Blob) offer(i int, data []byte) error {
-	off, size, sum, ok := place(b.layout, i)
+	off, size, sum, ok := place(b.files.layout, i)
 	if !ok || size != len(data) {
 		return errUnfit
 	}
@@ -104,7 +104,7 @@ func (b *Blob) put(i int, data []byte, off int64, crc uint32) error {
 			return err
 		}
 		f.state.taking(i)
-		f.introduce(b.layout, i)
+		f.introduce(i)
 	case stateStale:
 		f.forget(i, off) // what it was before
 	}

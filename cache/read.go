@@ -40,7 +40,7 @@ func (b *Blob) ReadSpan(i int, p []byte, off int) (ok bool) {
 	}()
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // see guard
 
-	start, size, sum, ok := place(b.layout, i)
+	start, size, sum, ok := place(b.files.layout, i)
 	if !ok || off < 0 || off > size || len(p) > size-off || i >= b.files.state.taken() {
 		return false
 	}
