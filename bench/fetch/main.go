@@ -77,6 +77,7 @@ type report struct {
 func bench(s settings, asJSON bool) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	warnOfOthers()
 	tmp, err := os.MkdirTemp("", "bench-fetch-")
 	if err != nil {
 		return err
@@ -142,4 +143,13 @@ func bench(s settings, asJSON bool) (err error) {
 		return json.NewEncoder(os.Stdout).Encode(rep)
 	}
 	return rep.print(s, what)
+}
+
+// warnOfOthers says so when the machine has other things to do.
+func warnOfOthers() {
+	var load float64
+	b, _ := os.ReadFile("/proc/loadavg")
+	if fmt.Sscan(string(b), &load); load > 1 {
+		fmt.Fprintf(os.Stderr, "the machine is busy (load %.1f): figures will be of little worth\n", load)
+	}
 }

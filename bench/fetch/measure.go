@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -65,7 +66,8 @@ func (m *measurement) once(c client, url string) (wall, cpu float64, rssKiB int6
 	defer func() { err = also(err, sh(context.Background(), "umount "+out)) }()
 	cmd := exec.CommandContext(m.ctx, "sh", "-c", c.command)
 	cmd.Env = append(os.Environ(), "OUT="+out, "URL="+url)
-	cmd.Stderr = os.Stderr
+	var said bytes.Buffer
+	cmd.Stderr = &said
 	start := time.Now()
 	err = cmd.Run()
 	wall = time.Since(start).Seconds()
@@ -73,6 +75,9 @@ func (m *measurement) once(c client, url string) (wall, cpu float64, rssKiB int6
 		u := cmd.ProcessState.SysUsage().(*syscall.Rusage) // of sh and all below it
 		cpu = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
 		rssKiB = u.Maxrss
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
 	}
 	return wall, cpu, rssKiB, err
 }
