@@ -20,7 +20,7 @@
 //	v1/                this format; directories of other versions are removed
 //	                   when nobody uses them
 //	  lock             see lock.go
-//	  usage            the space that all spans take, see evict.go
+//	  usage            the space that all spans take, see usage.go
 //	  <identity>/      half of the SHA-256 of what Blob was given as id
 //	    id             the id
 //	    data           sparse: the uncompressed stream, spans at their offsets
