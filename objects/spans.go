@@ -44,8 +44,11 @@ func (s spans) gaps(size int64) spans {
 	var g spans
 	at := int64(0)
 	for _, x := range s {
+		if x[0] >= size {
+			break
+		}
 		if x[0] > at {
-			g = append(g, span{at, min(x[0], size)})
+			g = append(g, span{at, x[0]})
 		}
 		at = x[1]
 	}

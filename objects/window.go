@@ -110,10 +110,9 @@ func (w *window) tell(p *part) {
 	}
 }
 
-// staff tells how many workers there are. Each has room for a part, in the
-// shares of all that there could be.
+// staff tells how many workers there are. Each has room for a part.
 func (w *window) staff(workers, most int) {
-	w.mem.widen(w, w.mem.share()*int64(workers)/int64(most))
+	w.mem.widen(w, int64(workers)*max(w.mem.share()/int64(most), minPart))
 }
 
 // starved is for how long the reader has had to wait in all.
