@@ -256,7 +256,10 @@ func TestDaemonStops(t *testing.T) {
 	release := make(chan struct{})
 	hang := func(rw http.ResponseWriter, r *http.Request) bool {
 		if isDownload(r) {
-			hanging <- struct{}{}
+			select {
+			case hanging <- struct{}{}:
+			default: // there are as many requests as the reader likes
+			}
 			select {
 			case <-release:
 			case <-r.Context().Done():
@@ -292,7 +295,10 @@ func TestDaemonChangesMind(t *testing.T) {
 	hanging := make(chan struct{}, 10)
 	hang := func(rw http.ResponseWriter, r *http.Request) bool {
 		if isDownload(r) && strings.Contains(r.URL.Path, slow) {
-			hanging <- struct{}{}
+			select {
+			case hanging <- struct{}{}:
+			default: // there are as many requests as the reader likes
+			}
 			<-r.Context().Done()
 			return true
 		}

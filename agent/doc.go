@@ -28,6 +28,8 @@
 //
 //   - A tree that is there is not fetched again: after a reboot the receipt
 //     and the inode are enough, and what users edited in it stays.
+//   - What a power cut may have destroyed is never told to be ready: it is
+//     made again first (flush.go).
 //   - A file that somebody edited is not deleted, unless on_conflict is
 //     "replace" or Unmount is told to. Edited trees are left where they are.
 //   - Nothing is taken down because a spec file is missing or wrong. Only a

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -18,7 +19,8 @@ import (
 // for any more. What a living one is at work on it leaves alone.
 func (a *Agent) tidy() {
 	a.receipts.tidy()
-	for _, rc := range a.have() {
+	// Inner mounts first: one that goes is no edit of the one around it.
+	for _, rc := range slices.Backward(a.have()) {
 		if rc.Staging == nil {
 			continue
 		}
@@ -82,6 +84,12 @@ func (a *Agent) recover(l *lock, rc *receipt) error {
 		return fmt.Errorf("clear away what a dead process left: %w", err)
 	}
 	rc.Staging = nil
+	if rc.Published == nil {
+		rc.Inside = slices.DeleteFunc(rc.Inside, func(in string) bool {
+			rc, err := a.receipts.load(in)
+			return rc == nil && err == nil
+		})
+	}
 	if rc.Published == nil && len(rc.Inside) == 0 {
 		return l.remove()
 	}

@@ -10,7 +10,7 @@
 //     a device node or a setuid trick ends the extraction with an *EntryError.
 //   - Nothing is half done. Everything is written into a staging directory
 //     beside the target, every checksum is verified to the last byte of the
-//     stream, the result is synced, and one rename makes it appear.
+//     stream, and one rename makes it appear.
 //   - Everything is bounded: entries, bytes, names, depth, free space.
 //
 // # How an object becomes files
@@ -52,6 +52,25 @@
 // why "a hard link's target must be a file of this archive" needs no table of
 // names. After a crash Sweep takes the directory away; the lock, not the
 // name, tells whether its maker lives.
+//
+// # Publishing and power cuts
+//
+// A rename may reach the disk before the files do: after a power cut the path
+// then shows a tree of empty files. There are two ways to deal with that:
+//
+//   - Sync first, then rename. What is at the path is always right. This is
+//     what Extract does by itself, and always when it replaces something: the
+//     old is not deleted before the new is safe. But the sync is most of the
+//     time that an extraction takes on a disk, and tar does not wait for it.
+//   - With Options.FlushLater, rename first. Then after a power cut what is
+//     at the path cannot be believed, and somebody has to know that: before
+//     any content is written Options.Staged tells the caller path and inode,
+//     and he writes them down for good. After Extract he calls Flush, and
+//     writes down that from now on the tree can be believed. Package agent
+//     does this: see its flush.go.
+//
+// Where no rename can take the place of what is there (a mount point, a lower
+// layer of an overlay), on_conflict replace binds the tree over it: bind.go.
 //
 // # Archives and users
 //
