@@ -82,10 +82,20 @@ func New(opts Options) *Server {
 // Close ends all connections, the stalled ones too, and waits for them.
 func (s *Server) Close() {
 	close(s.done)
-	s.main.CloseClientConnections()
-	s.other.CloseClientConnections()
-	s.main.Close()
-	s.other.Close()
+	for _, server := range []*httptest.Server{s.main, s.other} {
+		closed := make(chan struct{})
+		go func() { server.Close(); close(closed) }()
+		for ended := false; !ended; {
+			// Again and again: a connection may just have been made, and its
+			// client may not read what it is sent.
+			server.CloseClientConnections()
+			select {
+			case <-closed:
+				ended = true
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}
 }
 
 // Transport trusts the server's certificate. Nobody else does.
