@@ -102,6 +102,9 @@ func printStatus(a *app, st agent.Status, asJSON bool) error {
 		if it.Percent > 0 && it.Percent < 100 {
 			state = fmt.Sprintf("%s %.0f%%", state, it.Percent)
 		}
+		if it.Bound {
+			state += ", bind mount"
+		}
 		entries := "-"
 		if it.Entries > 0 {
 			entries = fmt.Sprint(it.Entries)
