@@ -60,15 +60,28 @@ func checksumOK(b []byte) bool {
 	if !ok {
 		return false
 	}
-	var unsigned, signed int64
-	for i, c := range b {
+	// Eight bytes at a time, in four sums of 16 bits.
+	const even = 0x00ff00ff00ff00ff
+	var sums uint64
+	for p := b[:blockSize]; len(p) >= 8; p = p[8:] {
+		v := binary.LittleEndian.Uint64(p)
+		sums += v&even + v>>8&even
+	}
+	unsigned := int64(sums&0xffff + sums>>16&0xffff + sums>>32&0xffff + sums>>48)
+	for _, c := range b[148:156] {
+		unsigned += ' ' - int64(c)
+	}
+	if want == unsigned {
+		return true
+	}
+	signed := int64(0)
+	for i, c := range b[:blockSize] {
 		if i >= 148 && i < 156 {
 			c = ' '
 		}
-		unsigned += int64(c)
 		signed += int64(int8(c))
 	}
-	return want == unsigned || want == signed
+	return want == signed
 }
 
 // IsTarHeader is true when block, of 512 bytes or more, starts with a header

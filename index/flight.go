@@ -96,45 +96,49 @@ func (r *Reader) leave(f *flight) {
 	r.reclaim(f)
 }
 
-// reclaim takes back the memory of a flight that nobody knows or uses. The
-// lock is held.
+// reclaim takes back the memory of a flight that nobody knows or uses. One
+// that is known stays, but can now be evicted. The lock is held.
 func (r *Reader) reclaim(f *flight) {
-	if f.refs > 0 || f.known {
+	if f.refs > 0 {
 		return
 	}
-	if f.buf != nil {
-		putBuffer(f.buf)
-		f.buf, f.data = nil, nil
+	if !f.known {
+		if f.buf != nil {
+			putBuffer(f.buf)
+			f.buf, f.data = nil, nil
+		}
+		r.held -= f.held
+		f.held = 0
 	}
-	r.unhold(f.held)
-	f.held = 0
+	r.tellStarved()
 }
 
-func (r *Reader) unhold(n int64) {
-	if n == 0 {
-		return
+// tellStarved wakes those who wait for memory. The lock is held.
+func (r *Reader) tellStarved() {
+	if r.starved > 0 {
+		close(r.freed)
+		r.freed = make(chan struct{})
 	}
-	r.held -= n
-	close(r.freed)
-	r.freed = make(chan struct{})
 }
 
 // hold waits until n bytes may be used.
 func (r *Reader) hold(ctx context.Context, n int64) error {
-	for {
-		r.mu.Lock()
-		ok := r.tryHold(n)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for !r.tryHold(n) {
+		r.starved++
 		freed := r.freed
 		r.mu.Unlock()
-		if ok {
-			return nil
-		}
 		select {
 		case <-freed:
 		case <-ctx.Done():
+		}
+		r.mu.Lock()
+		if r.starved--; ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
+	return nil
 }
 
 // tryHold takes n bytes if they may be used now. The lock is held.
@@ -237,7 +241,8 @@ func (f *flight) bytes() int64 { return int64(decodeHistory + f.sp.size + 4096) 
 func (r *Reader) release(n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.unhold(n)
+	r.held -= n
+	r.tellStarved()
 }
 
 // fetch reads the object at off, all of p.

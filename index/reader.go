@@ -46,7 +46,8 @@ type Reader struct {
 	flights map[int]*flight // under way, or kept
 	kept    []*flight       // done, the oldest first
 	held    int64           // bytes of buffers
-	freed   chan struct{}   // closed, and made anew, when held shrinks
+	starved int             // how many wait for memory
+	freed   chan struct{}   // closed for them, and made anew, when there may be some
 	follows [8]sequence
 	clock   uint64
 

@@ -385,3 +385,40 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// TestChecksum: the sum of eight bytes at a time is that of each.
+func TestChecksum(t *testing.T) {
+	b := make([]byte, 512)
+	for i := range 1000 {
+		for k := range b {
+			b[k] = byte(k*k*i>>3 + i + k) // all of them, in no order
+		}
+		if i < 2 {
+			for k := range b {
+				b[k] = 0xff * byte(i)
+			}
+		}
+		sum(b)
+		if !checksumOK(b) {
+			t.Fatalf("block %d: the sum of its bytes is not taken", i)
+		}
+		b[i%148]++
+		if checksumOK(b) {
+			t.Fatalf("block %d: one byte more is taken", i)
+		}
+		b[i%148]--
+		signed := 0
+		for k, c := range b {
+			if k >= 148 && k < 156 {
+				c = ' '
+			}
+			signed += int(int8(c))
+		}
+		if signed >= 0 {
+			copy(b[148:156], fmt.Sprintf("%06o\x00 ", signed))
+			if !checksumOK(b) {
+				t.Fatalf("block %d: the sum of signed bytes is not taken", i)
+			}
+		}
+	}
+}
