@@ -17,6 +17,11 @@ const (
 	// enough that the wait for its answer does not show, not so long that a
 	// slow connection holds up what others have brought already.
 	partTime = time.Second
+	// lameAfter, lameFactor and lameMost say when a connection is given up
+	// because the others are so much faster, and how often in one part.
+	lameAfter  = time.Second
+	lameFactor = 4
+	lameMost   = 3
 )
 
 // sink is where a crew's bytes go: a window, or a file.
@@ -26,6 +31,7 @@ type sink interface {
 	put(p *part, n int) error                          // n bytes of p are there
 	fail(p *part, err error)                           // p ends here
 	staff(workers, most int)                           // so many workers there should be now
+	awaits(p *part) bool                               // nothing can be handed on before p brings more
 	starved() time.Duration                            // how long nobody had anything to do but wait for bytes
 }
 
@@ -180,11 +186,15 @@ type worker struct {
 	c      *crew
 	warm   bool
 	ticked time.Time
+	bytes  int64         // of the present answer
+	busy   time.Duration // receiving it
+	given  int           // answers for the present part that were given up as lame
 }
 
 // fetch brings one part.
 func (w *worker) fetch(p *part) error {
 	c := w.c
+	w.given = 0
 	f := &feed{r: c.r, ctx: c.ctx, off: p.off, end: p.end, pace: c.r.pacer(), slow: c.slowDown}
 	defer f.close()
 	for f.off < p.end {
@@ -202,11 +212,20 @@ func (w *worker) fetch(p *part) error {
 			return err
 		}
 		now := time.Now()
-		if !fresh {
+		if fresh {
+			w.bytes, w.busy = 0, 0
+		} else {
+			w.bytes += int64(n)
+			w.busy += now.Sub(begin)
 			c.bytes.Add(int64(n))
 			c.busy.Add(int64(now.Sub(begin)))
 		}
 		w.tick(now)
+		if f.body != nil && w.lame(p) {
+			w.given++
+			f.close() // the next read asks for the rest on another connection
+			c.r.stats.retries.Add(1)
+		}
 	}
 	return nil
 }
@@ -224,4 +243,22 @@ func (w *worker) tick(now time.Time) {
 		w.ticked = now
 		w.c.tick(now)
 	}
+}
+
+// lame says whether everybody waits for p while its connection is one of
+// those that are stuck in a bad place of the network: much slower than the
+// others are.
+func (w *worker) lame(p *part) bool {
+	c := w.c
+	if w.busy < lameAfter || w.given == lameMost {
+		return false
+	}
+	others := float64(c.bytes.Load()-w.bytes) / (time.Duration(c.busy.Load()) - w.busy).Seconds()
+	if !(float64(w.bytes)/w.busy.Seconds()*lameFactor < others) { // not a number, when it is the only one
+		return false
+	}
+	c.mu.Lock()
+	last := len(c.left) == 0
+	c.mu.Unlock()
+	return last || c.to.awaits(p)
 }

@@ -38,7 +38,11 @@ func (f *feed) read(p []byte) (int, error) {
 		}
 		f.failed = err
 	}
-	return retry(f.ctx, f.pace, func() (int, error) { return f.try(p) })
+	n, err := retry(f.ctx, f.pace, func() (int, error) { return f.try(p) })
+	if errors.Is(err, ErrNoRanges) {
+		f.r.ranges.Store(false) // who begins again does so in one piece
+	}
+	return n, err
 }
 
 // try is one try: open the rest where there is nothing open, and read.

@@ -221,5 +221,8 @@ func (f *filler) state() (spans, error) {
 // staff: whoever comes has a chunk.
 func (f *filler) staff(int, int) {}
 
+// awaits: every part is handed on by itself.
+func (f *filler) awaits(*part) bool { return false }
+
 // starved: a file takes everything, so more is always welcome.
 func (f *filler) starved() time.Duration { return time.Since(f.begun) }

@@ -70,15 +70,21 @@ func TestGate(t *testing.T) {
 		} else {
 			leave()
 		}
+		var mu sync.Mutex // guards got
 		var got []string
+		note := func(what string) {
+			mu.Lock()
+			defer mu.Unlock()
+			got = append(got, what)
+		}
 		enter := func(ctx context.Context, who string, urgent bool) {
 			go func() {
 				leave, err := g.pass(ctx, "a", urgent)
 				if err != nil {
-					got = append(got, who+" gave up")
+					note(who + " gave up")
 					return
 				}
-				got = append(got, who)
+				note(who)
 				time.Sleep(time.Minute)
 				leave()
 				leave() // twice is once
@@ -91,14 +97,18 @@ func TestGate(t *testing.T) {
 		short, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		enter(short, "impatient", false)
+		mu.Lock()
 		if len(got) != 0 {
 			t.Errorf("%v passed", got)
 		}
+		mu.Unlock()
 		time.Sleep(2 * time.Second)
 		leave1()
 		time.Sleep(time.Hour)
 		leave2()
 		time.Sleep(time.Hour)
+		mu.Lock()
+		defer mu.Unlock()
 		if want := "[impatient gave up urgent first second]"; fmt.Sprint(got) != want {
 			t.Errorf("%v, want %s", got, want)
 		}
@@ -116,10 +126,13 @@ func TestMemory(t *testing.T) {
 		w := newWindow(m, 0, 100*chunkSize)
 		m.widen(w, 100*chunkSize)
 		ctx, cancel := context.WithCancel(t.Context())
+		var mu sync.Mutex
 		var got []int64
 		take := func(i int64) {
 			go func() {
 				if _, err := m.take(ctx, w, i*chunkSize); err == nil {
+					mu.Lock()
+					defer mu.Unlock()
 					got = append(got, i)
 				}
 			}()

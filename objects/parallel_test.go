@@ -274,6 +274,50 @@ func TestSlowDown(t *testing.T) {
 	}
 }
 
+// TestLameConnection: a part that creeps, though above the floor, does not
+// hold up what the others bring: its rest is asked for again.
+func TestLameConnection(t *testing.T) {
+	s := servePattern(t, 24<<20, faulttest.Line{Rate: 20e6})
+	var requests, given atomic.Int64
+	s.fail = func(w http.ResponseWriter, r *http.Request) bool {
+		if requests.Add(1) != 3 {
+			return false
+		}
+		var first, last int64
+		fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last)
+		w.Header().Set("ETag", `"pattern"`)
+		w.Header().Set("Content-Length", strconv.FormatInt(last+1-first, 10))
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, last, s.content.Size()))
+		w.WriteHeader(http.StatusPartialContent)
+		p := make([]byte, 4<<10)
+		for ; first+int64(len(p)) <= last; first += int64(len(p)) {
+			s.content.ReadAt(p, first)
+			if _, err := w.Write(p); err != nil {
+				return true
+			}
+			http.NewResponseController(w).Flush()
+			given.Add(int64(len(p)))
+			select {
+			case <-time.After(20 * time.Millisecond): // 200 KB/s
+			case <-r.Context().Done():
+				return true
+			}
+		}
+		return true
+	}
+	st, err := s.open(t, objects.ReaderOptions{}).Stream(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	if err := s.same(st, 0); err != nil {
+		t.Error(err)
+	}
+	if given.Load() > 1<<20 {
+		t.Errorf("it was waited for: %d bytes came that way", given.Load())
+	}
+}
+
 // TestRangesStop: a server that serves ranges and then, now and then, does
 // not, is asked again; one that never does again is an error that says so.
 func TestRangesStop(t *testing.T) {

@@ -115,6 +115,13 @@ func (w *window) staff(workers, most int) {
 	w.mem.widen(w, int64(workers)*max(w.mem.share()/int64(most), minPart))
 }
 
+// awaits says whether the reader waits for p.
+func (w *window) awaits(p *part) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.parts) > 0 && w.parts[0] == p && (w.hungry || p.got == p.taken)
+}
+
 // starved is for how long the reader has had to wait in all.
 func (w *window) starved() time.Duration {
 	w.mu.Lock()
