@@ -3,7 +3,6 @@ package objects_test
 import (
 	"io"
 	"runtime/debug"
-	"runtime/debug"
 	"runtime/metrics"
 	"testing"
 
@@ -39,9 +38,6 @@ func (zeros) Read(p []byte) (int, error) {
 // long it is.
 func TestStreamMemory(t *testing.T) {
 	// Garbage, of this test and those before it, is not what is measured.
-	defer debug.SetGCPercent(debug.SetGCPercent(10))
-	// The race detector makes pools lose some of what they get: let it be
-	// collected before it counts.
 	defer debug.SetGCPercent(debug.SetGCPercent(10))
 	data := make([]byte, 128<<20)
 	s := faulttest.New(faulttest.Options{Object: faulttest.Object{Data: data, ETag: `"v1"`}})
