@@ -9,3 +9,6 @@ import (
 func pause() { time.Sleep(time.Millisecond) }
 
 func rnd(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 8)) }
+
+// testStart: times after it come from the clock, not from an archive.
+var testStart = time.Now().Add(-time.Second)
