@@ -4,8 +4,6 @@ import (
 	"io"
 	"runtime"
 	"sync/atomic"
-
-	"objectmount/internal/inflate"
 )
 
 // feed hands over the decoded bytes of an object. A goroutine of its own
@@ -174,13 +172,13 @@ func (f *feed) close() {
 }
 
 // rawDecoder reads an object that is not compressed.
-func rawDecoder(src inflate.Source) func([]byte) ([]byte, error) {
+func rawDecoder(src *source) func([]byte) ([]byte, error) {
 	var rest []byte
 	return func(buf []byte) ([]byte, error) {
 		n := 0
 		for n < len(buf) {
 			if len(rest) == 0 {
-				p, err := src.Next()
+				p, err := src.nextInto(buf[n:])
 				if err != nil && len(p) == 0 {
 					if n > 0 && err == io.EOF {
 						break
@@ -189,7 +187,10 @@ func rawDecoder(src inflate.Source) func([]byte) ([]byte, error) {
 				}
 				rest = p
 			}
-			k := copy(buf[n:], rest)
+			k := len(rest)
+			if &buf[n] != &rest[0] { // not read to where it belongs
+				k = copy(buf[n:], rest)
+			}
 			n, rest = n+k, rest[k:]
 		}
 		return buf[:n], nil

@@ -28,10 +28,11 @@ func (t *tree) makeFile(parent *dirFD, base string, e *entry, m *members, owner 
 			if err := t.budget.wrote(len(p)); err != nil {
 				return err
 			}
-			return t.writers.hand(&fileJob{dir: parent, base: base, entry: *e, owner: owner, data: p, buf: m.in.current()})
+			return t.writers.hand(fileJob{dir: parent, base: base, entry: *e, owner: owner, data: p}, m.in.current())
 		}
 		first = p
 	}
+	t.writers.flush() // they can go on meanwhile
 	fd, err := t.create(parent.fd, base, e)
 	if err != nil {
 		return err

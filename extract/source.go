@@ -39,13 +39,16 @@ func newSource(ctx context.Context, r io.Reader, size int64) *source {
 }
 
 // Next gives the next bytes; the slice is valid until the next call.
-func (s *source) Next() ([]byte, error) {
+func (s *source) Next() ([]byte, error) { return s.nextInto(s.buf) }
+
+// nextInto is Next, but what is read now and not lent is read into buf.
+func (s *source) nextInto(buf []byte) ([]byte, error) {
 	if p := s.ahead; p != nil {
 		s.ahead = nil
 		return p, nil
 	}
 	for {
-		p, err := s.read(s.buf)
+		p, err := s.read(buf)
 		if len(p) > 0 || err != nil {
 			return p, err
 		}

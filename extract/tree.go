@@ -121,8 +121,11 @@ func (t *tree) make(e *entry, m *members) error {
 	if err := t.budget.entry(); err != nil {
 		return err
 	}
-	if t.writers.clashes(e.name) || (e.kind == entryHardLink && t.writers.clashes(e.link)) {
-		if err := t.writers.settle(); err != nil {
+	if err := t.await(e.name); err != nil {
+		return err
+	}
+	if e.kind == entryHardLink {
+		if err := t.await(e.link); err != nil {
 			return err
 		}
 	}
@@ -141,7 +144,7 @@ func (t *tree) makeDir(e *entry, owner *Owner) error {
 	if e.name == "" {
 		return nil // the archive does not rule over object_path itself
 	}
-	d, made, err := t.dir(e.name, e.mode, owner)
+	d, made, err := t.newDir(e.name, e.mode, owner)
 	if err != nil {
 		return err
 	}
@@ -167,10 +170,8 @@ func (t *tree) makeDir(e *entry, owner *Owner) error {
 // this archive made: a file or a symbolic link, even one to a directory, is
 // refused.
 func (t *tree) dir(path string, mode uint32, owner *Owner) (d *dirFD, made bool, err error) {
-	if t.writers.clashes(path) {
-		if err := t.writers.settle(); err != nil {
-			return nil, false, err
-		}
+	if err := t.await(path); err != nil {
+		return nil, false, err
 	}
 	d, err = t.dirs.get(path)
 	switch {
@@ -181,17 +182,37 @@ func (t *tree) dir(path string, mode uint32, owner *Owner) (d *dirFD, made bool,
 	case !errors.Is(err, unix.ENOENT):
 		return nil, false, writeError("open directory", path, err)
 	}
+	return t.newDir(path, mode, owner)
+}
+
+// await sees to it that nothing of this name is still in the making.
+func (t *tree) await(name string) error {
+	if t.writers.clashes(name) {
+		return t.writers.settle()
+	}
+	return nil
+}
+
+// newDir is dir for a directory that is likely to be missing.
+func (t *tree) newDir(path string, mode uint32, owner *Owner) (d *dirFD, made bool, err error) {
+	if err := t.await(path); err != nil {
+		return nil, false, err
+	}
 	parent, base := splitPath(path)
 	above, _, err := t.dir(parent, 0o755, t.owner)
 	if err != nil {
 		return nil, false, err
 	}
+	mode |= 0o700
+	err = retry(func() error { return unix.Mkdirat(above.fd, base, mode) })
+	if errors.Is(err, unix.EEXIST) {
+		return t.dir(path, mode, owner)
+	}
+	if err != nil {
+		return nil, false, writeError("make directory", path, err)
+	}
 	if err := t.budget.entry(); err != nil {
 		return nil, false, err
-	}
-	mode |= 0o700
-	if err := retry(func() error { return unix.Mkdirat(above.fd, base, mode) }); err != nil {
-		return nil, false, writeError("make directory", path, err)
 	}
 	if d, err = t.dirs.get(path); err != nil {
 		return nil, false, writeError("open directory", path, err)
