@@ -11,10 +11,6 @@ import (
 // enough that a read of the socket is rarely cut short by it.
 const chunkSize = 256 << 10
 
-// chunks are those not in use. What a pool was given last it gives first, so a
-// chunk that goes round is warm, and what nobody uses any more is freed.
-var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
-
 // memory gives out chunks, never more than the budget but for one a stream:
 // the bytes that a reader is waiting for are never held up by those behind
 // them.
@@ -33,8 +29,9 @@ type memory struct {
 	budget int
 
 	mu      sync.Mutex
-	out     int // chunks given out
-	users   int // streams
+	out     int      // chunks given out
+	free    [][]byte // what was given back last is given out first: it is warm
+	users   int      // streams; without any, nothing is kept
 	waiting []*claim
 }
 
@@ -54,7 +51,9 @@ func (m *memory) join() {
 
 func (m *memory) leave() {
 	m.mu.Lock()
-	m.users--
+	if m.users--; m.users == 0 {
+		m.free = nil
+	}
 	m.mu.Unlock()
 }
 
@@ -127,7 +126,12 @@ func (m *memory) grant(w *window) []byte {
 	if w != nil {
 		w.holding++
 	}
-	return chunks.Get().(*[chunkSize]byte)[:]
+	if n := len(m.free); n > 0 {
+		b := m.free[n-1]
+		m.free = m.free[:n-1]
+		return b
+	}
+	return make([]byte, chunkSize)
 }
 
 func (m *memory) back(w *window, b []byte) {
@@ -135,7 +139,9 @@ func (m *memory) back(w *window, b []byte) {
 	if w != nil {
 		w.holding--
 	}
-	chunks.Put((*[chunkSize]byte)(b[:chunkSize]))
+	if m.users > 0 && m.out+len(m.free) < m.budget {
+		m.free = append(m.free, b)
+	}
 	m.serve()
 }
 
