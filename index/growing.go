@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -110,21 +111,23 @@ func (g *Growing) Run(ctx context.Context, spans Spans) error {
 }
 
 func (g *Growing) run(ctx context.Context, spans Spans) error {
-	var first [3]byte
-	n, err := g.src.ReadAtContext(ctx, first[:min(3, g.src.Size())], 0)
-	if err != nil && err != io.EOF {
-		return fmt.Errorf("read object: %w", err)
-	}
-	gzip := isGzip(first[:n])
-	if g.opt.Skim && !gzip {
-		return g.skim(ctx)
+	if g.opt.Skim {
+		if skimmed, err := g.skim(ctx); skimmed || err != nil {
+			return err
+		}
 	}
 	r, err := streamOf(ctx, g.src)
 	if err != nil {
 		return fmt.Errorf("read object: %w", err)
 	}
 	defer r.Close()
-	in := &intake{g: g, d: decode(ctx, r, gzip), spans: spans}
+	first := make([]byte, len(gzipMagic))
+	n, err := io.ReadFull(r, first)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return fmt.Errorf("read object: %w", err)
+	}
+	gzip := isGzip(first[:n])
+	in := &intake{g: g, d: decode(ctx, io.MultiReader(bytes.NewReader(first[:n]), r), gzip), spans: spans}
 	defer in.d.stop()
 	head, err := in.peek()
 	if err != nil {
@@ -154,21 +157,24 @@ func (g *Growing) format(head []byte, gzip bool) (tar bool, err error) {
 	return tar, err
 }
 
-// skim reads the headers alone.
-func (g *Growing) skim(ctx context.Context) error {
+// skim reads the headers alone, unless the object is a gzip.
+func (g *Growing) skim(ctx context.Context) (done bool, err error) {
 	first := make([]byte, min(skimFirst, g.src.Size()))
 	if n, err := g.src.ReadAtContext(ctx, first, 0); n < len(first) {
-		return fmt.Errorf("read object: %w", errors.Join(err, io.ErrUnexpectedEOF))
+		return false, fmt.Errorf("read object: %w", errors.Join(err, io.ErrUnexpectedEOF))
+	}
+	if isGzip(first) {
+		return false, nil
 	}
 	g.skims = true
 	tar, err := g.format(first, false)
 	switch {
 	case err != nil:
-		return err
+		return true, err
 	case !tar:
-		return g.fits(g.src.Size())
+		return true, g.fits(g.src.Size())
 	}
-	return g.entries(newSkimmer(ctx, g.src, first))
+	return true, g.entries(newSkimmer(ctx, g.src, first))
 }
 
 // content reads what is one file.

@@ -39,6 +39,14 @@ func (x *Index) node(r uint32) (row, class, error) {
 	return n, c, nil
 }
 
+// listed is node for a row that the file itself speaks of.
+func (x *Index) listed(r uint32) (row, class, error) {
+	if r >= x.rows {
+		return row{}, class{}, damaged("it speaks of row %d of %d", r, x.rows)
+	}
+	return x.node(r)
+}
+
 // dir reads the row of a directory. Its children are at [data, data+size).
 func (x *Index) dir(r uint32) (row, error) {
 	n, c, err := x.node(r)
@@ -60,7 +68,7 @@ func (x *Index) child(dir uint32, d *row, pos int64) (r uint32, n row, c class, 
 		return
 	}
 	r = le.Uint32(b)
-	if n, c, err = x.node(r); err != nil {
+	if n, c, err = x.listed(r); err != nil {
 		return
 	}
 	if r == 0 || n.parent != dir {
@@ -84,7 +92,7 @@ func (x *Index) inode(r uint32, n row, c class) (uint32, row, class, error) {
 		return r, n, c, nil
 	}
 	to := n.data
-	n, c, err := x.node(to)
+	n, c, err := x.listed(to)
 	if err == nil && c.typ != TypeFile && c.typ != TypeSymlink {
 		err = damaged("hard link %d leads to row %d, a %s", r, to, c.typ)
 	}
