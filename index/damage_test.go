@@ -72,8 +72,8 @@ func survey(x *index.Index, data []byte) (found []byte, err error) {
 				note([]byte(c.Name)...)
 				number(int64(c.Row))
 				got, e := x.Lookup(ctx, row, c.Name)
-				if e == nil && got != c.Row { // of a directory that is out of order
-					e = index.ErrDamaged
+				if e == nil && got != c.Row || errors.Is(e, fs.ErrNotExist) {
+					e = index.ErrDamaged // a directory that is out of order
 				}
 				keep(e)
 				n++
