@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 )
@@ -51,13 +50,6 @@ func sh(command string) error {
 		return fmt.Errorf("%s: %v: %s", command, err, strings.TrimSpace(string(out)))
 	}
 	return nil
-}
-
-// makeCorpora packs the Go source tree, plain and with gzip -6.
-func makeCorpora(dir string) error {
-	root := runtime.GOROOT()
-	return sh(fmt.Sprintf("mkdir -p %[1]s && tar -C %[2]s -cf %[1]s/gosrc.tar %[3]s && gzip -6 -k %[1]s/gosrc.tar",
-		dir, filepath.Dir(root), filepath.Base(root)))
 }
 
 // maxRSS is the resident size of the largest process below a command that has
