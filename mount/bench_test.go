@@ -38,14 +38,14 @@ func onBoth(b *testing.B, tree string, f func(b *testing.B, dir string, remount 
 }
 
 func manyName(dir string, i int) string {
-	return fmt.Sprintf("%s/d%02d/f%03d", dir, i/500%100, i%500)
+	return fmt.Sprintf("%s/d%02d/f%03d", dir, i/500%manyDirs, i%500)
 }
 
 // perFile runs f for files of the tree of 50,000, warm, and, on the mount, cold.
 func perFile(b *testing.B, f func(name string) error) {
 	run := func(b *testing.B, dir string, remount func()) {
 		for i := range b.N {
-			if remount != nil && i%50000 == 0 {
+			if remount != nil && i%(500*manyDirs) == 0 {
 				b.StopTimer()
 				remount()
 				b.StartTimer()
@@ -59,7 +59,7 @@ func perFile(b *testing.B, f func(name string) error) {
 		if remount != nil {
 			b.Run("cold", func(b *testing.B) { run(b, dir, remount) })
 		}
-		for i := range 50000 {
+		for i := range 500 * manyDirs {
 			if err := f(manyName(dir, i)); err != nil {
 				b.Fatal(err)
 			}
@@ -103,7 +103,7 @@ func BenchmarkReaddir(b *testing.B) {
 				n++
 				return nil
 			})
-			if n != 50101 {
+			if n != 501*manyDirs+1 {
 				b.Fatal(n)
 			}
 		}
