@@ -38,6 +38,14 @@ func (r *Reader) meet(ctx context.Context) error {
 
 // pin is one try of the opening request.
 func (r *Reader) pin(ctx context.Context) (int, error) {
+	if _, _, err := r.lease.get(ctx); err != nil { // where will it go?
+		return 0, err
+	}
+	leave, err := r.net.gate.pass(ctx, r.lease.where(), true)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
 	a := r.ask(0, firstBytes)
 	a.opening = true
 	b, g, err := r.request(ctx, a)
