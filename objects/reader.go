@@ -144,6 +144,11 @@ func (r *Reader) Identity() Identity {
 	return Identity{Size: *r.size}
 }
 
+// Ranged says whether any part of the object can be read by itself: the server
+// has been seen to serve ranges, and answers can be told from those of another
+// version. It is false before the first answer.
+func (r *Reader) Ranged() bool { return r.ranges.Load() && r.Identity().Proven() }
+
 // Stats is a snapshot.
 func (r *Reader) Stats() Stats { return r.stats.snapshot() }
 
