@@ -11,7 +11,8 @@
 //   - Nothing is half done. Everything is written into a staging directory
 //     beside the target, every checksum is verified to the last byte of the
 //     stream, and one rename makes it appear.
-//   - Everything is bounded: entries, bytes, names, depth, free space.
+//   - Everything is bounded: entries, bytes, names, depth, headers, free space
+//     (see Limits); what it takes in memory does not depend on the object.
 //
 // # How an object becomes files
 //
@@ -25,7 +26,9 @@
 // 512 KiB (feed); memory does not grow with the object. Inflating is the slow
 // part of a .tar.gz, so it has a processor to itself. A file costs four system
 // calls: openat with its final mode, pwrite, utimensat, close; a fifth where
-// its owner must be set.
+// its owner must be set. Small files go to the writers in batches. What the
+// directories will be given is kept in a file of the stage until all else is
+// done, because a million of them must not cost memory either (dirLog).
 //
 // What an object is, its first bytes say: 1f 8b 08 is a gzip; a block whose
 // header checksum is right is a tar (V7 archives have no magic, so "ustar" is
@@ -77,9 +80,11 @@
 // User and group ids of an archive mean nothing on another machine and are
 // ignored unless Options.PreserveOwner is set. setuid and setgid bits are
 // cleared, and the sticky bit is kept on directories only. Extended
-// attributes are not restored. Times are kept to the nanosecond where the
-// archive has them. Symbolic links are kept as they are, wherever they point:
-// we only never follow them.
+// attributes are restored when Options.Xattrs asks for it, and then only those
+// of the user namespace; an access control list, a capability or a label never
+// is. What was left out is counted in Result.Skipped. Times are kept to the
+// nanosecond where the archive has them. Symbolic links are kept as they are,
+// wherever they point: we only never follow them.
 //
 // # Archives that end early
 //

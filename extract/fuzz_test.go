@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -23,7 +24,7 @@ import (
 // The bytes are taken as they are, as a tar whose checksums are put right
 // (else the fuzzer would never get past them), and that in a gzip.
 func FuzzExtract(f *testing.F) {
-	for _, c := range archivetest.Cases("/outside") {
+	for _, c := range append(archivetest.Cases("/outside"), archivetest.CVEs("/outside")...) {
 		if len(c.Data) <= 64<<10 {
 			f.Add(c.Data, c.Object, byte(0))
 		}
@@ -41,7 +42,7 @@ func FuzzExtract(f *testing.F) {
 		}
 		before := s.around(t)
 		opts := Options{
-			Name: name, PreserveOwner: how&4 != 0,
+			Name: name, PreserveOwner: how&4 != 0, Xattrs: how&8 != 0,
 			Limits: Limits{Entries: 2000, Bytes: 8 << 20},
 		}
 		run := func() (Result, error) {
@@ -63,14 +64,14 @@ func FuzzExtract(f *testing.F) {
 		if edited, err := Edited(res.Path, res.Fingerprint); edited || err != nil {
 			t.Fatalf("Edited = %v, %v", edited, err)
 		}
-		first := fuzzList(t, s, res)
+		first := fuzzList(t, s, res, opts)
 		must(t, Remove(res.Path, res.Fingerprint))
 		if diff := cmp.Diff(before, s.around(t)); diff != "" || exists(s.target) {
 			t.Fatalf("Remove left something:\n%s", diff)
 		}
 		res, err = run()
 		must(t, err)
-		if diff := cmp.Diff(first, fuzzList(t, s, res)); diff != "" {
+		if diff := cmp.Diff(first, fuzzList(t, s, res, opts)); diff != "" {
 			t.Fatalf("the second time another tree:\n%s", diff)
 		}
 		must(t, Remove(res.Path, res.Fingerprint))
@@ -79,7 +80,7 @@ func FuzzExtract(f *testing.F) {
 
 // fuzzList checks what was published and lists it without the times that come
 // from the clock.
-func fuzzList(t *testing.T, s sandbox, res Result) string {
+func fuzzList(t *testing.T, s sandbox, res Result, opts Options) string {
 	err := filepath.WalkDir(s.target, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -95,6 +96,17 @@ func fuzzList(t *testing.T, s sandbox, res Result) string {
 		}
 		if info.Mode()&(fs.ModeSetuid|fs.ModeSetgid) != 0 || (!d.IsDir() && info.Mode()&fs.ModeSticky != 0) {
 			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		if !opts.Xattrs || info.Mode().Type() == fs.ModeSymlink {
+			if got := xattrsOf(t, path); len(got) > 0 {
+				t.Errorf("%s has attributes: %v", path, got)
+			}
+		} else {
+			for name := range xattrsOf(t, path) {
+				if !strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "user.overlay.") {
+					t.Errorf("%s has attribute %q", path, name)
+				}
+			}
 		}
 		if st := info.Sys().(*syscall.Stat_t); st.Dev != res.Fingerprint.Dev {
 			t.Errorf("%s is on another device", path)

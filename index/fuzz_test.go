@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"objectmount/internal/archivetest"
 )
 
 // FuzzTarReader holds TarReader against archive/tar: what both accept, both
@@ -23,6 +25,11 @@ func FuzzTarReader(f *testing.F) {
 		if b, err := os.ReadFile(name); err == nil && len(b) < 64<<10 {
 			f.Add(b, uint16(512), false)
 			f.Add(b, uint16(100), true)
+		}
+	}
+	for _, c := range append(archivetest.Cases("/outside"), archivetest.CVEs("/outside")...) {
+		if len(c.Data) <= 16<<10 {
+			f.Add(c.Data, uint16(511), false)
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte, piece uint16, mend bool) {
