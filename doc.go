@@ -11,6 +11,7 @@
 //	agent                 makes the machine match the spec, and says how far it has got
 //	systemd               the unit file, and all that is said to the service manager
 //	extract               unpacks a stream into a directory without ever leaving it; packs one for upload
+//	mount                 shows an index as a file system, with a writable layer over it
 //	objects               speaks the Storage Objects API; reads an object through a URL that expires
 //	store                 is a Storage Objects API server over a directory and SQLite
 //	index                 reads tar headers strictly, for all who need to know what is in an archive

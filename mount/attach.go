@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -27,6 +26,20 @@ func (e *UnavailableError) Error() string { return "FUSE is not available: " + e
 
 // Hint is what to do about it.
 func (e *UnavailableError) Hint() string { return e.Fix }
+
+// Check says whether this user could mount, as far as that is known without
+// mounting: nil, or an *UnavailableError.
+func Check() error {
+	if os.Geteuid() != 0 {
+		_, err := findHelper()
+		return err
+	}
+	dev, err := openDevice()
+	if err != nil {
+		return err
+	}
+	return os.NewSyscallError("close /dev/fuse", unix.Close(dev))
+}
 
 // attach mounts a new FUSE file system at dir and gives the descriptor of its
 // connection, through which somebody must answer soon.
@@ -85,15 +98,23 @@ func attachDirect(dir string, root index.Type) (int, error) {
 
 const helper = "fusermount3"
 
-// attachByHelper has fusermount3 mount, which hands the descriptor back through
-// a socket.
-func attachByHelper(ctx context.Context, dir string) (int, error) {
+func findHelper() (string, error) {
 	bin, err := exec.LookPath(helper)
 	if err != nil {
-		return -1, &UnavailableError{
+		return "", &UnavailableError{
 			Reason: "only root can mount without " + helper + ", which is not installed",
 			Fix:    "Install the package fuse3, or run as root.",
 		}
+	}
+	return bin, nil
+}
+
+// attachByHelper has fusermount3 mount, which hands the descriptor back through
+// a socket.
+func attachByHelper(ctx context.Context, dir string) (int, error) {
+	bin, err := findHelper()
+	if err != nil {
+		return -1, err
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -206,45 +227,4 @@ func setReadAhead(dir string, n int) error {
 	top := m[len(m)-1]
 	path := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", top.Major, top.Minor)
 	return os.WriteFile(path, []byte(strconv.Itoa(n/1024)), 0)
-}
-
-// detach takes away what is mounted at dir, at once, whoever uses it.
-func detach(dir string) error { return umount(dir, true) }
-
-// umount unmounts the topmost mount at dir.
-func umount(dir string, lazy bool) error {
-	flags := unix.UMOUNT_NOFOLLOW
-	if lazy {
-		flags |= unix.MNT_DETACH
-	}
-	err := unix.Unmount(dir, flags)
-	if errors.Is(err, unix.EPERM) && os.Geteuid() != 0 {
-		return umountByHelper(dir, lazy)
-	}
-	if err != nil {
-		return &os.PathError{Op: "unmount", Path: dir, Err: err}
-	}
-	return nil
-}
-
-func umountByHelper(dir string, lazy bool) error {
-	bin, err := exec.LookPath(helper)
-	if err != nil {
-		return err
-	}
-	args := []string{"-u", "-q"}
-	if lazy {
-		args = append(args, "-z")
-	}
-	out, err := exec.Command(bin, append(args, "--", dir)...).CombinedOutput()
-	said := strings.TrimSpace(string(out))
-	switch {
-	case err == nil:
-		return nil
-	case strings.Contains(said, "busy"):
-		return &os.PathError{Op: "unmount", Path: dir, Err: syscall.EBUSY}
-	case said == "":
-		return fmt.Errorf("%s: %w", helper, err)
-	}
-	return errors.New(said)
 }

@@ -116,6 +116,15 @@ func usableDevice(t *testing.T) bool {
 	return false
 }
 
+func TestCheck(t *testing.T) {
+	if err := Check(); err != nil {
+		t.Error(err) // TestMain would not have come so far
+	}
+	if d := RequestLimit(); d != 0 {
+		t.Logf("this kernel aborts mounts after %v", d)
+	}
+}
+
 func TestHelperErrors(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), helper)
 	if err := os.WriteFile(bin, nil, 0o755); err != nil {

@@ -17,8 +17,8 @@
 //
 // A tree never changes once it is complete, so the kernel may keep names,
 // attributes, missing names, link targets, listings and pages for as long as it
-// likes. While the first pass still runs ([index.Growing]) it may keep names and
-// attributes for a second, and is never told that a name is missing: that
+// likes. While the first pass still runs ([index.Growing]) it may keep names
+// and attributes for a second, and is never told that a name is missing: that
 // answer waits for the end of the pass, as listings do.
 //
 // # Waiting
@@ -29,13 +29,14 @@
 //   - the deadline (Options.Deadline): the process gets EIO. During the first
 //     pass it counts from the pass's last progress. The kernel keeps no errors,
 //     so a later read tries again;
-//   - the process is being killed: FUSE says so by an INTERRUPT. As it sends one
-//     for any signal, and programs do not expect EINTR from a file (in a page
-//     fault it would be SIGBUS), only processes that are leaving are let go.
+//   - the process is being killed: FUSE says so by an INTERRUPT. As it sends
+//     one for any signal, and programs do not expect EINTR from a file (in a
+//     page fault it would be SIGBUS), only processes that are leaving are let
+//     go.
 //
-// The deadline holds even when Content does not return: then its buffer is given
-// up, not its reader. Fewer bytes than the attributes promise are EIO as well: a
-// short answer would be shown as zeros.
+// The deadline holds even when Content does not return: then its buffer is
+// given up, not its reader. Fewer bytes than the attributes promise are EIO as
+// well: a short answer would be shown as zeros.
 //
 // # Writing
 //
@@ -50,10 +51,11 @@
 // The layer is kept when the mount goes, and found again by the same object at
 // the same path. Changing the mode or owner of a file copies none of it
 // (metacopy), renaming a directory neither (redirect_dir); opening a file for
-// writing, unless with O_TRUNC, reads all of it. Where the machine has no overlayfs for us,
-// the mount is read-only and Info says why. A name that the archive has twice and that
-// was used through the layer before the second was seen, during the first pass,
-// can give ESTALE until the kernel drops its caches.
+// writing, unless with O_TRUNC, reads all of it. Where the machine has no
+// overlayfs for us, the mount is read-only and Info says why.
+//
+// A name that the archive has twice, and that was used through the layer before
+// the second was seen, gives ESTALE for the first seconds after the first pass.
 //
 // # Who may mount
 //
@@ -63,9 +65,9 @@
 // # What is left behind
 //
 // When a server dies its mount stays, and answers ENOTCONN. [Clean] detaches
-// such mounts of ours, and [Mount] does so first: mounts are never stacked. They are
-// known by their names in /proc/self/mountinfo, and asked by statfs in a goroutine of its
-// own, because a mount whose server hangs answers nobody.
+// such mounts of ours, and [Mount] does so first: mounts are never stacked.
+// They are known by their names in /proc/self/mountinfo, and asked by statfs in
+// a goroutine of its own, because a mount whose server hangs answers nobody.
 //
 // The process that serves a mount must not use it: a request of its own could
 // take the last thread that would answer it.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -38,6 +39,35 @@ func (e *LayerError) Unwrap() error { return e.Err }
 func LayerPath(stateDir, dir, identity string) string {
 	sum := sha256.Sum256([]byte(identity + "\x00" + filepath.Clean(dir)))
 	return filepath.Join(stateDir, hex.EncodeToString(sum[:16]))
+}
+
+// CheckLayer says whether stateDir can hold writable layers, by mounting one over
+// an empty directory: nil, or a *LayerError.
+func CheckLayer(ctx context.Context, stateDir string) error {
+	if err := os.MkdirAll(stateDir, 0o700); err != nil {
+		return &LayerError{"state directory", err}
+	}
+	dir, err := os.MkdirTemp(stateDir, "check-")
+	if err != nil {
+		return &LayerError{"state directory", err}
+	}
+	defer os.RemoveAll(dir)
+	at := filepath.Join(dir, "at")
+	if err := os.Mkdir(at, 0o700); err != nil {
+		return &LayerError{"state directory", err}
+	}
+	l, err := openLayer(ctx, filepath.Join(dir, "state"), "", at, index.Attr{Type: index.TypeDir}, &server{root: rootAttr{mode: 0o755}})
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	if err := l.mount(at); err != nil {
+		return err
+	}
+	if err := detach(at); err != nil {
+		return &LayerError{"unmount again", err}
+	}
+	return nil
 }
 
 // layer is a writable layer and its lock. All methods work on nil.
@@ -201,4 +231,32 @@ func (l *layer) mount(dir string) error {
 		return &LayerError{"overlayfs does not take the file system of " + l.dir + " for its upper layer (it must be a local one, such as ext4 or xfs)", err}
 	}
 	return &LayerError{"mount overlayfs", err}
+}
+
+// settle makes the layer forget what it looked up while the tree still grew, when
+// that has ended. Overlayfs keeps what it found below for good: a name that
+// led to another entry in the end would give ESTALE for ever. A remount, which
+// changes nothing else, drops all names that nobody holds open. The tree's own
+// answers have to run out first.
+func (l *layer) settle(s *server, dir string) {
+	if s.tree.Complete() {
+		return
+	}
+	s.work.Go(func() {
+		// A listing waits for the end.
+		if err := s.tree.Children(s.alive, 0, 0, func(int, index.Child) bool { return false }); err != nil {
+			return
+		}
+		select {
+		case <-time.After(2 * unsettled):
+		case <-s.alive.Done():
+			return
+		}
+		if rows, err := at(dir); err != nil || len(rows) == 0 || lowerOf(rows[len(rows)-1]) != l.lower() {
+			return // unmounted
+		}
+		if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+			s.log.Printf("remount %s: %v", dir, err)
+		}
+	})
 }

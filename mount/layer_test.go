@@ -16,20 +16,17 @@ import (
 // diskDir is a directory on a file system that overlayfs takes as upper one.
 func diskDir(t testing.TB) string {
 	t.Helper()
-	dir := t.TempDir()
-	l := &layer{dir: filepath.Join(dir, "probe")}
-	for _, d := range []string{"probe/lower", "probe/upper", "probe/work", "probe/mnt"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
 	}
-	if err := l.mount(filepath.Join(dir, "probe/mnt")); err != nil {
+	dir := filepath.Join(t.TempDir(), "state")
+	if err := CheckLayer(t.Context(), dir); err != nil {
 		t.Skipf("no overlayfs on %s: %v", dir, err)
 	}
-	if err := detach(filepath.Join(dir, "probe/mnt")); err != nil {
-		t.Fatal(err)
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("CheckLayer left %v", left)
 	}
-	return filepath.Join(dir, "state")
+	return dir
 }
 
 // operations are those of a working tree, each a shell script in a fresh mount of

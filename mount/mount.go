@@ -125,6 +125,10 @@ func mountTree(ctx context.Context, dir string, tree index.Tree, content Content
 	}
 	fs := &FS{info: Info{Dir: dir, Lower: dir}, server: s, done: make(chan struct{})}
 	fs.info.Notes = append(fs.info.Notes, s.notes...)
+	// Whoever unmounts while we are at it: tree is ours until we return.
+	s.work.Add(1)
+	release := sync.OnceFunc(s.work.Done)
+	defer release()
 
 	var l *layer
 	if opt.StateDir != "" {
@@ -145,10 +149,13 @@ func mountTree(ctx context.Context, dir string, tree index.Tree, content Content
 		// The tree itself is fine: show it without the layer.
 		fs.info.WhyReadOnly = err
 		if err := fs.moveLower(dir); err != nil {
+			release()
+			<-fs.done
 			return nil, err
 		}
 		return fs, nil
 	}
+	l.settle(fs.server, dir)
 	fs.info.Writable, fs.info.Layer = true, l.dir
 	return fs, nil
 }
@@ -216,9 +223,12 @@ func (fs *FS) Unmount(lazy bool) error {
 	defer fs.mu.Unlock()
 	select {
 	case <-fs.done:
-		if !fs.info.Writable {
-			return nil
+		// Gone, or aborted (umount -f): then what is left in the table is dead. A
+		// living mount is somebody else's by now.
+		if _, err := Clean(context.Background(), fs.info.Dir); err != nil && !errors.Is(err, ErrMounted) {
+			return fmt.Errorf("unmount %s: %w", fs.info.Dir, err)
 		}
+		return nil
 	default:
 	}
 	if err := unmountAt(fs.info.Dir, fs.info.Lower, lazy); err != nil {

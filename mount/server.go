@@ -101,13 +101,9 @@ func newServer(tree index.Tree, content Content, opt Options, point os.FileInfo)
 	return s, nil
 }
 
-// limitByKernel shortens the deadline where the kernel has one of its own: it
-// would abort the whole connection for one request that takes longer (Linux 6.15).
+// limitByKernel shortens the deadline where the kernel has one of its own.
 func (s *server) limitByKernel() {
-	limit := kernelTimeout("/proc/sys/fs/fuse/default_request_timeout")
-	if most := kernelTimeout("/proc/sys/fs/fuse/max_request_timeout"); most > 0 && (limit == 0 || most < limit) {
-		limit = most
-	}
+	limit := RequestLimit()
 	if limit == 0 {
 		return
 	}
@@ -115,6 +111,17 @@ func (s *server) limitByKernel() {
 	s.pass = nil // no waiting for the first pass beyond that
 	s.notes = append(s.notes, fmt.Sprintf("the kernel's own limit for FUSE requests is %v (fs.fuse.default_request_timeout, max_request_timeout): "+
 		"reads give up after %v, during the first pass too; set both to 0", limit, s.deadline))
+}
+
+// RequestLimit is the time that the kernel gives a FUSE server for a request before
+// it aborts the whole mount (Linux 6.15 and later, where an administrator has set
+// it). 0: as long as it takes. Mount keeps within it, with shorter deadlines.
+func RequestLimit() time.Duration {
+	limit := kernelTimeout("/proc/sys/fs/fuse/default_request_timeout")
+	if most := kernelTimeout("/proc/sys/fs/fuse/max_request_timeout"); most > 0 && (limit == 0 || most < limit) {
+		limit = most
+	}
+	return limit
 }
 
 func kernelTimeout(path string) time.Duration {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -168,52 +167,4 @@ func cleanCount(ctx context.Context, dir string) (n int, err error) {
 			return n, err
 		}
 	}
-}
-
-// Unmount takes down the mount of ours at dir, whichever process serves it; see
-// FS.Unmount. That nothing of ours is mounted there gives an error.
-func Unmount(dir string, lazy bool) error {
-	dir, err := resolve(dir)
-	if err != nil {
-		return err
-	}
-	rows, err := at(dir)
-	if err != nil {
-		return err
-	}
-	if len(rows) == 0 {
-		return fmt.Errorf("unmount %s: no mount of ours is there", dir)
-	}
-	lower := lowerOf(rows[len(rows)-1])
-	if lower == "" {
-		lower = dir
-	}
-	if err := unmountAt(dir, lower, lazy); err != nil {
-		return fmt.Errorf("unmount %s: %w", dir, err)
-	}
-	return nil
-}
-
-// unmountAt unmounts the topmost mount at dir, if it is ours, and, if it is a
-// layer, the tree at lower.
-func unmountAt(dir, lower string, lazy bool) error {
-	for _, point := range []string{dir, lower} {
-		rows, err := at(point)
-		if err != nil {
-			return err
-		}
-		if len(rows) > 0 {
-			err := umount(point, lazy)
-			if errors.Is(err, unix.EBUSY) {
-				return &BusyError{Dir: point, Holders: holders(point, rows[len(rows)-1])}
-			}
-			if err != nil {
-				return err
-			}
-		}
-		if filepath.Clean(dir) == filepath.Clean(lower) {
-			break
-		}
-	}
-	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -330,5 +331,29 @@ func TestRestartUnderReaders(t *testing.T) {
 	Clean(t.Context(), mnt)
 	if n := mountsBelow(t, dir); n != 0 {
 		t.Errorf("%d mounts are left", n)
+	}
+}
+
+// An aborted mount (umount -f) ends at once, whoever waits, and leaves nothing.
+func TestAborted(t *testing.T) {
+	state := diskDir(t)
+	for name, opt := range map[string]Options{"read-only": {}, "writable": {StateDir: state}} {
+		t.Run(name, func(t *testing.T) {
+			g := grow(smallTree())
+			opt.Deadline = time.Hour
+			dir, fs := showGrowing(t, g, opt)
+			start(t, dir, "cat", "d/inner")
+			eventually(t, "it waits", func() bool { return fs.Stats().Pending > 0 })
+			if err := unix.Unmount(fs.Info().Lower, unix.MNT_FORCE); opt.StateDir == "" && err != unix.EBUSY {
+				t.Error(err)
+			}
+			fs.Wait()
+			if err := fs.Unmount(false); err != nil {
+				t.Error(err)
+			}
+			if n := mountsBelow(t, filepath.Dir(dir)); n != 0 {
+				t.Errorf("%d mounts left", n)
+			}
+		})
 	}
 }
