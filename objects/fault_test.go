@@ -155,7 +155,7 @@ func TestSizeKnown(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := faulttest.New(faulttest.Options{Object: c.o, Schedule: faulttest.Script(faulttest.Fault{Kind: c.f})})
 			defer s.Close()
-			opts := patience()
+			opts := calm()
 			opts.Size = &c.size
 			got, err := readAll(t.Context(), signer(s), opts)
 			if !errors.Is(err, c.want) || c.want == nil && !bytes.Equal(got, data) {
@@ -180,7 +180,7 @@ func TestEmptyObject(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := faulttest.New(faulttest.Options{Object: c.o})
 			defer s.Close()
-			opts := patience()
+			opts := calm()
 			opts.Size = c.size
 			opts.SHA256 = sum(nil)
 			got, err := readAll(t.Context(), signer(s), opts)
