@@ -60,8 +60,18 @@ type object struct {
 	data, stream []byte
 }
 
-// objects are streams of a few MiB, stored in all ways.
+// objects are streams of a few MiB, stored in all ways. They are made once.
 func objects(t testing.TB) []object {
+	made.Do(func() { made.all = makeObjects(t) })
+	return made.all
+}
+
+var made struct {
+	sync.Once
+	all []object
+}
+
+func makeObjects(t testing.TB) []object {
 	mixed := archivetest.Tar(
 		archivetest.File("text", string(text(2<<20, 1))),
 		archivetest.File("noise", string(noise(1<<20, 2))),
@@ -100,10 +110,13 @@ func objects(t testing.TB) []object {
 // through any cache, also one that forgets, and with little memory.
 func TestReadAt(t *testing.T) {
 	for _, o := range objects(t) {
+		x := build(t, o.data, index.BuildOptions{})
+		checkSpans(t, x, o.stream)
 		for _, how := range []string{"no cache", "cache", "forgetful cache", "little memory", "no read-ahead"} {
+			if testing.Short() && (how == "cache" || how == "no read-ahead") {
+				continue
+			}
 			t.Run(o.name+"/"+how, func(t *testing.T) {
-				x := build(t, o.data, index.BuildOptions{})
-				checkSpans(t, x, o.stream)
 				var spans index.Spans
 				opt := index.ReaderOptions{}
 				switch how {
