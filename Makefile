@@ -3,7 +3,7 @@
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test test-deps lint bench bench-extract bench-inflate bench-fetch soak-fetch clean
+.PHONY: build demo test test-deps lint bench bench-extract bench-inflate bench-index bench-fetch soak-fetch clean
 
 build: ## the static binary, bin/objectmount
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/objectmount ./cmd/objectmount
@@ -15,7 +15,7 @@ test: test-deps ## everything that must be true; installs what it needs
 	./.ci/check-format
 	$(GO) vet ./...
 	$(GO) test -timeout 12m ./...
-	$(GO) test -timeout 12m -race -short ./agent ./extract ./objects ./internal/...
+	$(GO) test -timeout 12m -race -short ./agent ./cache ./extract ./index ./mount ./objects ./internal/...
 	./.ci/check-leftovers
 
 # What the tests use beyond Go: Debian's packages, and an S3 server that is
@@ -38,6 +38,9 @@ bench-extract: ## whole-process extraction beside the installed peers (root)
 
 bench-inflate: ## our gzip decoder beside the installed peers, as whole processes
 	$(GO) run ./bench/inflate
+
+bench-index: ## indexes: built, opened, read; and spans in the cache beside a pread
+	$(GO) test -run '^$$' -bench . -benchmem ./index ./cache
 
 bench-fetch: ## objects from far and near beside curl and aria2c, and from a URL to a tree (root)
 	$(GO) run ./bench/fetch
