@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"objectmount/cache"
 	"objectmount/extract"
 	"objectmount/objects"
 	"objectmount/systemd"
@@ -25,6 +26,10 @@ type Config struct {
 	SpecPath    string            // see LoadSpec; default /etc/objectmount/mounts.json
 	StateDir    string            // receipts; default /var/lib/objectmount
 	RunDir      string            // control socket; default /run/objectmount
+	CacheDir    string            // indexes and spans of lazy mounts; default /var/cache/objectmount
+	CacheSize   int64             // bytes of spans kept; default a quarter of the file system
+	LazyAbove   int64             // bytes from which on mode auto is lazy; default 128 MiB; negative: never
+	Serve       bool              // the caller of Mount calls Serve: lazy mounts can be made; Run serves by itself
 	Client      *objects.Client   // nil: there is no key, and only download_url and local files can be mounted
 	Log         *zap.Logger       // nil: silent
 	Version     string            // of the program, for Status
@@ -55,9 +60,14 @@ type Agent struct {
 	moved    atomic.Int64  // grows while bytes move
 
 	mu      sync.Mutex
-	items   map[string]*item // by path; what Status tells of
-	specErr *SpecError       // why the spec is not the one in force
-	settled bool             // it is known what is wanted: a spec was taken over, or there is none
+	items   map[string]*item   // by path; what Status tells of
+	specErr *SpecError         // why the spec is not the one in force
+	settled bool               // it is known what is wanted: a spec was taken over, or there is none
+	servers map[string]*server // of lazy mounts, by path
+
+	cacheMu sync.Mutex // guards cache
+	cache   *cache.Cache
+	lost    chan string // paths of lazy mounts that went away by themselves, or failed
 }
 
 // New makes an Agent. It reads and writes nothing yet.
@@ -65,7 +75,9 @@ func New(cfg Config) (*Agent, error) {
 	cfg.SpecPath = cmp.Or(cfg.SpecPath, "/etc/objectmount/mounts.json")
 	cfg.StateDir = cmp.Or(cfg.StateDir, "/var/lib/objectmount")
 	cfg.RunDir = cmp.Or(cfg.RunDir, "/run/objectmount")
-	for _, dir := range []*string{&cfg.SpecPath, &cfg.StateDir, &cfg.RunDir} {
+	cfg.CacheDir = cmp.Or(cfg.CacheDir, "/var/cache/objectmount")
+	cfg.LazyAbove = cmp.Or(cfg.LazyAbove, 128<<20)
+	for _, dir := range []*string{&cfg.SpecPath, &cfg.StateDir, &cfg.RunDir, &cfg.CacheDir} {
 		// Absolute: a spec's path is in receipts, where another process with
 		// another working directory finds it.
 		abs, err := filepath.Abs(*dir)
@@ -88,7 +100,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	return &Agent{
 		cfg: cfg, log: cfg.Log, receipts: receipts{filepath.Join(cfg.StateDir, "mounts")}, started: time.Now(),
-		reload: make(chan struct{}, 1), items: map[string]*item{},
+		reload: make(chan struct{}, 1), items: map[string]*item{}, servers: map[string]*server{}, lost: make(chan string, 1024),
 	}, nil
 }
 
@@ -121,7 +133,9 @@ func (a *Agent) Once(ctx context.Context) (Status, error) {
 
 // Mount makes one mount now, with the same receipts and locks as the daemon.
 // It tries once; the error says what was wrong, and ErrorHint what to do. If
-// the status says Unflushed, the caller should see to a Flush.
+// the status says Unflushed, the caller should see to a Flush. If it says Lazy,
+// and the mount was not served before, this process does now: see Serve. The
+// error is ErrNeedsServer if it should and Config.Serve is not set.
 func (a *Agent) Mount(ctx context.Context, m Mount) (ItemStatus, error) {
 	it := a.newItem(m.Path(), &m, OriginManual)
 	err := error(nil)
@@ -129,7 +143,7 @@ func (a *Agent) Mount(ctx context.Context, m Mount) (ItemStatus, error) {
 		err = fe
 	} else {
 		a.tidy()
-		_, err = a.work(ctx, it, &m, bringHow{origin: OriginManual})
+		_, err = a.work(ctx, it, &m, bringHow{origin: OriginManual, serve: a.cfg.Serve})
 	}
 	if err != nil {
 		err = fmt.Errorf("mount %s: %w", m.Path(), objects.Redact(err))
@@ -178,6 +192,9 @@ func (a *Agent) Status() Status {
 			st.Items = append(st.Items, rc.status())
 		}
 	}
+	for i := range st.Items {
+		a.tellLazy(&st.Items[i])
+	}
 	slices.SortFunc(st.Items, func(a, b ItemStatus) int { return strings.Compare(a.Path, b.Path) })
 	return st
 }
@@ -195,9 +212,13 @@ func (rc *receipt) status() ItemStatus {
 		s.ObjectID, s.Source, s.Since = p.ObjectID, cmp.Or(p.Source, p.ObjectID), p.Time
 		if there, err := p.isThere(); err != nil || !there {
 			s.State, s.Error = StateFailed, "the files are gone"
+			if p.Lazy != nil {
+				s.Error = "nobody serves it any more"
+			}
 			s.Hint = "mount it again, or forget it with objectmount unmount"
 			break
 		}
+		s.Lazy = p.lazyStatus()
 		s.State, s.Percent, s.RealPath = StateReady, 100, p.RealPath
 		s.Unflushed, s.Bound = rc.unflushed != nil, p.Tree != ""
 		s.Bytes, s.TotalBytes, s.Written, s.Entries = p.Identity.Size, p.Identity.Size, p.Bytes, p.Entries

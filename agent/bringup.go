@@ -24,6 +24,9 @@ const maxRestarts = 3
 type bringHow struct {
 	origin Origin
 	outer  string // the mount around it that is not there: only what is there already will do
+	serve  bool   // lazy mounts can be made: this process stays
+	once   bool   // no process will ever serve it: what would be lazy is extracted
+	again  bool   // a lazy mount went away: make it again, unless it was unmounted for good
 }
 
 // bringUp makes one mount be there, whatever the state of its path: it
@@ -47,18 +50,28 @@ func (a *Agent) bringUp(ctx context.Context, m *Mount, how bringHow, it *item) (
 	if err != nil {
 		return false, err
 	}
+	if rc == nil && how.again {
+		return false, errByHand
+	}
 	if rc == nil {
 		rc = &receipt{Path: path, Origin: how.origin}
 	}
 	if err := a.recover(l, rc); err != nil {
 		return false, err
 	}
-	b := &bringing{a: a, m: m, it: it, l: l, rc: rc, origin: how.origin}
+	b := &bringing{a: a, m: m, it: it, l: l, rc: rc, origin: how.origin, how: how}
 	if b.want, err = a.wantedNow(m); err != nil {
 		return false, err
 	}
 	if rc.Published != nil {
 		b.before = *rc.Published
+	}
+	if rc.Published != nil && rc.Published.Lazy != nil {
+		if done, made, err := b.resume(ctx); done {
+			return made, err
+		}
+	}
+	if rc.Published != nil {
 		there, err := rc.Published.isThereAgain()
 		if err != nil {
 			return false, err
@@ -76,6 +89,9 @@ func (a *Agent) bringUp(ctx context.Context, m *Mount, how bringHow, it *item) (
 	}
 	if how.outer != "" {
 		return false, fmt.Errorf("%w: %s", errOuter, how.outer)
+	}
+	if err := b.insideLazy(); err != nil {
+		return false, err
 	}
 	for try := 1; ; try++ {
 		made, err = b.extract(ctx)
@@ -122,7 +138,7 @@ func (a *Agent) store() string {
 
 // apart refuses a path that overlaps with the agent's own files.
 func (a *Agent) apart(path string) error {
-	for _, own := range []string{a.cfg.StateDir, a.cfg.RunDir} {
+	for _, own := range []string{a.cfg.StateDir, a.cfg.RunDir, a.cfg.CacheDir} {
 		if related(path, own) {
 			return fmt.Errorf("%w: %s overlaps with %s, where the agent keeps its own files", extract.ErrConflict, path, own)
 		}
@@ -138,7 +154,9 @@ type bringing struct {
 	l      *lock
 	rc     *receipt
 	origin Origin
+	how    bringHow
 	want   wanted
+	lesser string    // why it is extracted although it should have been lazy
 	merge  bool      // what comes is to be merged with what is there
 	before published // as the receipt said it, when it said something
 }
@@ -194,8 +212,12 @@ func (b *bringing) extract(ctx context.Context) (made bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer src.close()
-	if maybeSame {
+	defer func() {
+		if !src.kept {
+			src.close()
+		}
+	}()
+	if maybeSame && b.rc.Published.shownAs(b.want) {
 		if b.rc.Published.Identity == src.identity && src.identity.ETag != "" {
 			return false, b.keep()
 		}
@@ -204,6 +226,9 @@ func (b *bringing) extract(ctx context.Context) (made bool, err error) {
 		}
 	}
 	opts.Name, opts.ContentType, opts.Size = src.name, src.contentType, src.identity.Size
+	if made, err := b.lazyOrNot(ctx, src, opts); made || err != nil {
+		return made, err
+	}
 	if err := b.noteInside(ctx); err != nil {
 		return false, err
 	}
@@ -279,7 +304,7 @@ func (b *bringing) stage(ctx context.Context, src *source, opts extract.Options)
 		old, b.rc.Published = nil, nil
 		opts.OnConflict = extract.OnConflict(b.m.OnConflict)
 	}
-	next := &published{wanted: b.want, Identity: src.identity}
+	next := &published{wanted: b.want, Identity: src.identity, Lesser: b.lesser}
 	st := &staging{wanted: b.want, Origin: b.origin, StageID: opts.StageID, BootID: bootID(), Time: time.Now().UTC()}
 	if b.origin == OriginSpec {
 		st.Spec = b.a.cfg.SpecPath

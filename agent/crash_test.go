@@ -42,7 +42,7 @@ func child() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
-	cfg := agent.Config{SpecPath: job.Spec, StateDir: job.State, RunDir: job.Run, Client: client}
+	cfg := agent.Config{SpecPath: job.Spec, StateDir: job.State, RunDir: job.Run, CacheDir: filepath.Join(job.State, "..", "cache"), Client: client}
 	if job.DieAt != "" {
 		before := describe(job.DieAt)
 		cfg.Progress = func(agent.ItemStatus) {

@@ -41,7 +41,8 @@ type daemon struct {
 
 // Run is the daemon: it makes the machine match the spec, and keeps it so
 // while the spec changes, until ctx ends. Then it stops what it is doing,
-// clears away what is half done, and returns nil; all mounts stay.
+// clears away what is half done, and returns nil. What was extracted stays; the
+// lazy mounts that it serves are taken down, and come back at the next start.
 //
 // It returns an error when it cannot begin: another agent runs with the same
 // directories, or they cannot be written. A spec that is wrong or missing is
@@ -72,6 +73,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.note(a.cfg.Notifier.Stopping())
 	a.log.Info("agent stopping", zap.Int("running", len(d.s.running)))
 	d.drain(ctx)
+	a.stopServing()
 	return nil
 }
 
@@ -115,6 +117,8 @@ func (d *daemon) loop(ctx context.Context, changed <-chan struct{}) {
 			if d.ready {
 				a.note(a.cfg.Notifier.Ready())
 			}
+		case path := <-a.lost:
+			d.s.lost(path)
 		case <-retry.C:
 		case <-alive:
 			a.note(a.cfg.Notifier.Alive())

@@ -18,6 +18,9 @@
 //	        try └──┼─────── failed ◀──────┘          not in spec ─▶ removing ─▶ gone
 //	               └─▶ ready, if the receipt says that it is there already
 //
+// A lazy mount is "indexing" in the place of extracting, and ready when its tree
+// is live; see lazy.go.
+//
 // Whatever the state of the path, one function brings the item up (bringUp)
 // and another takes it down (takeDown). Both read the receipt under the lock
 // of the path, first put right what a dead process left, then do what is
@@ -30,6 +33,8 @@
 //     and the inode are enough, and what users edited in it stays.
 //   - What a power cut may have destroyed is never told to be ready: it is
 //     made again first (flush.go).
+//   - A lazy mount that died is not mounted over: it is taken away and made
+//     anew, with the changes that were made to it.
 //   - A file that somebody edited is not deleted, unless on_conflict is
 //     "replace" or Unmount is told to. Edited trees are left where they are.
 //   - Nothing is taken down because a spec file is missing or wrong. Only a
@@ -49,5 +54,6 @@
 //
 // Run is the daemon, Once makes everything once, Mount and Unmount are the
 // manual commands. They share the receipts of one state directory. The daemon
-// takes down only what the same spec has brought up.
+// takes down only what the same spec has brought up. A lazy mount lives as long
+// as the process that serves it: Run, or who calls Serve after Mount.
 package agent

@@ -7,6 +7,7 @@ import (
 	"os/user"
 
 	"objectmount/extract"
+	"objectmount/index"
 	"objectmount/objects"
 )
 
@@ -20,6 +21,7 @@ var hints = []struct {
 	{errOuter, "see why that one failed"},
 	{errPanic, "this is a fault in objectmount: please report it with the log"},
 	{errNotReady, "it is mounted when its upload is complete"},
+	{errNobodyServes, "run the agent without --once, or mount it with mode extract"},
 	{ErrOwned, "take that mount down first, or set on_conflict to replace"},
 	{ErrNotMounted, "objectmount status lists the mounts"},
 	{ErrNotRunning, "start it: systemctl start objectmount, or objectmount agent"},
@@ -34,6 +36,9 @@ var hints = []struct {
 	{objects.ErrUnreachable, "check the network, the proxy settings and RUNLOOP_BASE_URL"},
 	{extract.ErrNoSpace, "free some space, or mount it on a larger file system"},
 	{extract.ErrConflict, "move what is there away, use another path, or set on_conflict to replace or merge"},
+	{index.ErrCorrupt, "the object is damaged or not what its name says: upload it again"},
+	{index.ErrTarUnsafe, "the archive tries to write where it must not: make it anew with plain relative names"},
+	{index.ErrTarLimit, "if the object is yours and really that large, raise the limit"},
 	{extract.ErrCorrupt, "the object is damaged or not what its name says: upload it again"},
 	{extract.ErrUnsafe, "the archive tries to write where it must not: make it anew with plain relative names"},
 	{extract.ErrLimit, "if the object is yours and really that large, raise the limit"},
@@ -53,9 +58,12 @@ func ErrorHint(err error) string {
 		noID    user.UnknownUserIdError
 		noGroup user.UnknownGroupError
 	)
+	var hinter interface{ Hint() string } // of package mount
 	switch {
 	case err == nil:
 		return ""
+	case errors.As(err, &hinter):
+		return hinter.Hint()
 	case errors.As(err, &spec):
 		return spec.Hint
 	case errors.As(err, &field):

@@ -125,7 +125,7 @@ func TestManualRefused(t *testing.T) {
 	}{
 		{agent.Mount{ObjectID: id, ObjectPath: "rel"}, nil, "object_path \"rel\" is not absolute"},
 		{agent.Mount{ObjectPath: w.path("x")}, nil, "object_id is missing"},
-		{agent.Mount{ObjectID: id, ObjectPath: w.path("x"), Mode: "lazy"}, nil, "this version extracts only"},
+		{agent.Mount{ObjectID: id, ObjectPath: w.path("x"), Mode: "lazy", OnConflict: "merge"}, nil, "cannot be merged"},
 		{agent.Mount{ObjectID: id, ObjectPath: w.path("taken")}, extract.ErrConflict, "exists and is a file"},
 		{agent.Mount{ObjectID: "obj_none", ObjectPath: w.path("x")}, objects.ErrNotFound, ""},
 		{agent.Mount{ObjectID: other, ObjectPath: w.path("spec")}, agent.ErrOwned, "made by the spec " + w.spec},

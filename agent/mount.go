@@ -23,14 +23,14 @@ import (
 type Mount struct {
 	ObjectID      string         // "" only with DownloadURL or LocalFile
 	ObjectPath    string         // absolute; a trailing slash means "into this directory"
-	Mode          string         // "" or "auto", "extract"
-	ReadOnly      bool           // only lazy mounts can be: refused by this version
+	Mode          string         // "" or "auto", "extract", "lazy"
+	ReadOnly      bool           // only lazy mounts can be
 	Owner         string         // USER[:GROUP], names or numbers; "": owner of the nearest existing parent
 	Required      bool           // readiness waits for it
 	OnConflict    string         // "" or "error", "replace", "merge"
 	SHA256        string         // of the object as stored, in hex; "": not checked
 	DownloadURL   objects.Secret // where to get the bytes, instead of asking the API
-	PublishIndex  bool           // only lazy mounts have an index: refused by this version
+	PublishIndex  bool           // of a lazy mount: for the other machines of the account
 	PreserveOwner bool           // keep the archive's own users and groups
 	Xattrs        bool           // restore the user's extended attributes, "user.*"
 	LocalFile     string         // the bytes; manual mounts only, never from a spec
@@ -59,7 +59,10 @@ func (m *Mount) Source() string {
 // LocalFile, nil for every other source; store is the server whose objects ids
 // are of, "" if it is not known.
 func (m *Mount) wanted(local fs.FileInfo, store string) wanted {
-	w := wanted{ObjectID: m.ObjectID}
+	w := wanted{ObjectID: m.ObjectID, ReadOnly: m.ReadOnly}
+	if m.Mode != "auto" {
+		w.Mode = m.Mode
+	}
 	if m.ObjectID != "" {
 		w.Store = store
 	}
@@ -213,21 +216,21 @@ func checkPath(p string) *fieldError {
 	return nil
 }
 
-// checkMode refuses what this version does not do, rather than doing
-// something else in silence.
+// checkMode refuses what cannot be together, rather than doing something else
+// in silence.
 func checkMode(m *Mount) *fieldError {
 	switch m.Mode {
-	case "", "auto", "extract":
-	case "lazy":
-		return &fieldError{"mode", `mode "lazy" is not there yet: this version extracts only`, `write "auto" or "extract", or leave it out`}
+	case "", "auto", "extract", "lazy":
 	default:
-		return &fieldError{"mode", fmt.Sprintf("mode %.80q is unknown", m.Mode), `write "auto" or "extract", or leave it out`}
+		return &fieldError{"mode", fmt.Sprintf("mode %.80q is unknown", m.Mode), `write "auto", "lazy" or "extract", or leave it out`}
 	}
-	if m.ReadOnly {
-		return &fieldError{"read_only", "read_only needs a lazy mount, and this version extracts only", "leave read_only out"}
-	}
-	if m.PublishIndex {
-		return &fieldError{"publish_index", "publish_index needs a lazy mount, and this version extracts only", "leave publish_index out"}
+	switch {
+	case m.ReadOnly && m.Mode == "extract":
+		return &fieldError{"read_only", "read_only needs a lazy mount: extracted files can be written to", `leave it out, or write "mode": "lazy"`}
+	case m.PublishIndex && m.Mode == "extract":
+		return &fieldError{"publish_index", "publish_index needs a lazy mount: an extraction makes no index", `leave it out, or write "mode": "lazy"`}
+	case m.Mode == "lazy" && m.OnConflict == string(extract.ConflictMerge):
+		return &fieldError{"on_conflict", "a lazy mount cannot be merged with files", `write "error" or "replace", or "mode": "extract"`}
 	}
 	return nil
 }

@@ -93,7 +93,7 @@ func TestDigest(t *testing.T) {
 		a, b string
 		same bool
 	}{{"https://a", "https://a", true}, {"https://a", "https://b", false}, {"https://a", "", true}, {"", "https://b", true}} {
-		if got := base.wanted(nil, c.a).same(base.wanted(nil, c.b)); got != c.same {
+		if got := (&published{wanted: base.wanted(nil, c.a)}).same(base.wanted(nil, c.b)); got != c.same {
 			t.Errorf("of %q and %q: the same mount: %v", c.a, c.b, got)
 		}
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"objectmount/extract"
+	"objectmount/mount"
 )
 
 // inode is what is at a path now.
@@ -64,6 +66,11 @@ func (p *published) at() string { return cmp.Or(p.Tree, p.RealPath) }
 // the time of birth stands in for it, or, where there is none, that of the
 // last change; and the fingerprint takes the new number over.
 func (p *published) isThere() (bool, error) {
+	if p.Lazy != nil {
+		// The directory itself is not asked: its server may be this process.
+		state, err := lazyState(context.Background(), p.RealPath)
+		return state == mount.Alive || state == mount.Hung, err
+	}
 	i, err := lookAt(p.RealPath)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return false, nil
@@ -137,6 +144,9 @@ func isEmpty(dir string) (bool, error) {
 // inner mount nothing but its entries is looked at, because making that mount
 // changed the directory itself.
 func (p *published) edited(inner []string, mounted func(path string) bool) (bool, error) {
+	if p.Lazy != nil {
+		return layerEdited(p.Lazy.Layer)
+	}
 	if p.Kind != extract.KindTree || len(inner) == 0 {
 		return extract.Edited(p.at(), p.Fingerprint)
 	}

@@ -89,6 +89,9 @@ type wanted struct {
 	// Options is the digest of everything but a download URL's query, which
 	// is another one each time the same object is signed for.
 	Options string `json:"options"`
+	// How it is shown; see published.shownAs.
+	Mode     string `json:"mode,omitempty"` // "lazy", "extract"; "": either
+	ReadOnly bool   `json:"read_only,omitempty"`
 }
 
 // sameStore says whether ids of both are ids of one server, as far as is
@@ -96,8 +99,22 @@ type wanted struct {
 // be fetched.
 func (w wanted) sameStore(o wanted) bool { return w.Store == o.Store || w.Store == "" || o.Store == "" }
 
-// same says whether both come to the same files.
-func (w wanted) same(o wanted) bool { return w.Digest == o.Digest && w.sameStore(o) }
+// same says whether what was published is what is wanted.
+func (p *published) same(w wanted) bool {
+	return p.Digest == w.Digest && p.sameStore(w) && p.shownAs(w)
+}
+
+// shownAs says whether what was published is lazy or not, as is wanted. What
+// could not be lazy when it was made stays as it is.
+func (p *published) shownAs(w wanted) bool {
+	switch {
+	case p.Lazy == nil:
+		return (w.Mode != "lazy" && !w.ReadOnly) || p.Lesser != ""
+	case w.Mode == "extract":
+		return false
+	}
+	return p.Lazy.ReadOnly == w.ReadOnly
+}
 
 // published says what is at the path.
 type published struct {
@@ -115,6 +132,8 @@ type published struct {
 	BirthNS     int64               `json:"birth_ns,omitempty"` // birth time of the root, 0 where there is none
 	BootID      string              `json:"boot_id"`
 	Time        time.Time           `json:"time"`
+	Lazy        *lazyMount          `json:"lazy,omitempty"`   // it is mounted, not extracted
+	Lesser      string              `json:"lesser,omitempty"` // why it was extracted although it was to be lazy
 }
 
 // staging says what is being made.

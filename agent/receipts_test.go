@@ -35,7 +35,7 @@ func TestReceiptRoundTrip(t *testing.T) {
 		t.Fatalf("%v %v, want nothing", rc, err)
 	}
 	want := &receipt{Origin: OriginSpec, Spec: "/s", Inside: []string{"/a/b"},
-		Published: &published{wanted: wanted{"o1", "https://s", "", "d", "p"}, Identity: objects.Identity{ETag: `"e"`, Size: 3}, Kind: extract.KindTree, Format: "tar",
+		Published: &published{wanted: wanted{ObjectID: "o1", Store: "https://s", Digest: "d", Options: "p"}, Identity: objects.Identity{ETag: `"e"`, Size: 3}, Kind: extract.KindTree, Format: "tar",
 			RealPath: "/a", Entries: 2, Bytes: 9, Fingerprint: extract.Fingerprint{Dev: 1, Ino: 1 << 63, ChangeTimeNS: -1}, BirthNS: 7, BootID: "b", Time: time.Now().UTC()},
 		Staging: &staging{wanted: wanted{Digest: "e"}, StageID: "s", Root: "/.a.stage-s/new", Next: &published{RealPath: "/a/n"}}}
 	if err := l.save(want); err != nil {

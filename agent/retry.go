@@ -8,6 +8,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"objectmount/extract"
+	"objectmount/index"
 	"objectmount/objects"
 )
 
@@ -33,6 +34,7 @@ func (a *Agent) pauseAfter(err error, b *backoff.ExponentialBackOff) time.Durati
 	next := b.NextBackOff()
 	switch {
 	case anyOf(err, extract.ErrCorrupt, extract.ErrUnsafe, extract.ErrLimit, objects.ErrChecksum,
+		index.ErrCorrupt, index.ErrTarCorrupt, index.ErrTarTruncated, index.ErrTarLimit, index.ErrTarAmbiguous, index.ErrTarUnsafe,
 		objects.ErrDeleted, objects.ErrExpired, objects.ErrBadID, errPanic):
 		return stretch(b, rarely)
 	case anyOf(err, extract.ErrConflict, extract.ErrNoSpace, objects.ErrNotFound, objects.ErrCredentials, ErrOwned):

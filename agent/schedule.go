@@ -24,6 +24,7 @@ type task struct {
 	due   time.Time
 	stop  context.CancelCauseFunc // of the work in progress; nil: there is none
 	stale bool                    // what is wanted changed while work was in progress
+	again bool                    // it is a lazy mount that went away
 	saw   bool                    // it was looked whether it is there although the outer mount failed
 	pause *backoff.ExponentialBackOff
 }
@@ -182,7 +183,8 @@ func (s *scheduler) run(ctx context.Context, t *task) {
 	t.stop, t.stale = stop, false
 	s.running[t] = true
 	m := t.mount
-	how := bringHow{origin: OriginSpec}
+	how := bringHow{origin: OriginSpec, serve: !s.once, once: s.once, again: t.again}
+	t.again = false
 	if outer := s.waitsFor(t, nil); m != nil && outer != "" {
 		how.outer, t.saw = outer, true
 	}
@@ -278,6 +280,8 @@ func (s *scheduler) finished(ctx context.Context, o outcome) {
 		delete(s.tasks, t.path)
 		s.a.forget(t.item)
 		s.a.log.Info("mount gone", zap.String("path", t.path))
+	case errors.Is(o.err, errByHand):
+		t.up, t.todo = true, false // until the spec is read again
 	case o.err == nil:
 		t.up, t.todo = true, false
 		t.pause.Reset()
@@ -299,6 +303,26 @@ func (s *scheduler) finished(ctx context.Context, o outcome) {
 	default:
 		s.failed(t, o.err, now)
 	}
+}
+
+// errByHand: somebody unmounted a lazy mount for good.
+var errByHand = errors.New("it was unmounted by hand")
+
+// lost makes a lazy mount again that went away by itself, or whose first pass
+// failed.
+func (s *scheduler) lost(path string) {
+	t := s.tasks[path]
+	if t == nil || t.mount == nil || !t.up || t.stop != nil {
+		return // it is being seen to already
+	}
+	if sv := s.a.server(path); sv != nil && sv.failed() != nil {
+		// It is there for those who want to know why: the error is in every
+		// answer. A new one is made after a pause.
+		t.todo, t.again = true, true
+		s.failed(t, sv.failed(), time.Now())
+		return
+	}
+	t.up, t.todo, t.again, t.due = false, true, true, time.Now()
 }
 
 func (s *scheduler) failed(t *task, err error, now time.Time) {

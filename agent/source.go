@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"objectmount/index"
 	"objectmount/objects"
 )
 
@@ -28,6 +29,11 @@ type source struct {
 	identity    objects.Identity
 	open        func(context.Context) (io.ReadCloser, error) // from the first byte to the last
 	close       func() error
+
+	ranges  index.Source // any part of the bytes
+	ranged  func() bool  // whether ranges works
+	fetched func() int64 // bytes that came over the network, all together
+	kept    bool         // a server has it: whoever opened it must not close it
 }
 
 // errNotReady: the object is not readable now, and may be later.
@@ -70,17 +76,45 @@ func (a *Agent) openSource(ctx context.Context, m *Mount) (*source, error) {
 }
 
 func (a *Agent) openRemote(ctx context.Context, m *Mount, minter objects.Minter, obj objects.Object) (*source, error) {
+	return a.openReader(ctx, m, minter, obj, nil)
+}
+
+// openReader opens an object. With an identity nothing is asked of the network
+// before the first reading, which must find that one.
+func (a *Agent) openReader(ctx context.Context, m *Mount, minter objects.Minter, obj objects.Object, id *objects.Identity) (*source, error) {
 	r, err := objects.Open(ctx, minter, objects.ReaderOptions{
-		Size: obj.SizeBytes, SHA256: m.SHA256, RetryBudget: a.cfg.RetryBudget, Network: a.cfg.Network,
+		Size: obj.SizeBytes, Identity: id, Lazy: id != nil,
+		SHA256: m.SHA256, RetryBudget: a.cfg.RetryBudget, Network: a.cfg.Network,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &source{
+		ranges: r, ranged: r.Ranged, fetched: func() int64 { return r.Stats().Bytes },
 		name: obj.Name, contentType: string(obj.ContentType), identity: r.Identity(), close: r.Close,
 		open: func(ctx context.Context) (io.ReadCloser, error) { return r.Stream(ctx, 0) },
 	}, nil
 }
+
+// pinned is the source of a lazy mount that was there before: of the bytes that
+// its receipt knows, and no others.
+func (a *Agent) pinned(ctx context.Context, m *Mount, p *published) (*source, error) {
+	obj := objects.Object{Name: p.Lazy.Name, ContentType: objects.ContentType(p.Lazy.ContentType)}
+	switch {
+	case m.LocalFile != "":
+		return openLocal(m)
+	case m.DownloadURL != "":
+		return a.openReader(ctx, m, objects.FixedURL(m.DownloadURL), obj, &p.Identity)
+	case a.cfg.Client == nil:
+		// What is in the cache can be read without a key.
+		return a.openReader(ctx, m, noKey{}, obj, &p.Identity)
+	}
+	return a.openReader(ctx, m, a.cfg.Client.Minter(m.ObjectID, a.cfg.URLValid), obj, &p.Identity)
+}
+
+type noKey struct{}
+
+func (noKey) Mint(context.Context) (objects.SignedURL, error) { return objects.SignedURL{}, ErrNoKey }
 
 func openLocal(m *Mount) (*source, error) {
 	f, err := os.OpenFile(m.LocalFile, os.O_RDONLY|unix.O_NONBLOCK, 0)
@@ -95,7 +129,13 @@ func openLocal(m *Mount) (*source, error) {
 		f.Close()
 		return nil, err
 	}
+	ranges, err := index.FileSource(f)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
 	return &source{
+		ranges: ranges, ranged: func() bool { return true }, fetched: func() int64 { return 0 },
 		name:     filepath.Base(m.LocalFile),
 		identity: objects.Identity{Size: st.Size(), LastModified: st.ModTime().UTC().Format(time.RFC3339Nano)},
 		close:    f.Close,

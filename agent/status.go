@@ -16,6 +16,7 @@ const (
 	StatePending    State = "pending"    // its turn has not come; Phase says what it waits for
 	StateFetching   State = "fetching"   // asking for the object
 	StateExtracting State = "extracting" // bytes are arriving and being unpacked
+	StateIndexing   State = "indexing"   // looking for, or making, the index of a lazy mount
 	StateReady      State = "ready"      // it is there
 	StateFailed     State = "failed"     // it is not, and Error says why
 	StateRemoving   State = "removing"   // it is being taken down
@@ -49,6 +50,10 @@ type ItemStatus struct {
 	// Bound: no rename could put it there, so it is a bind mount, which every
 	// start makes again.
 	Bound bool `json:"bind_mount,omitempty"`
+	// Note says why a mount is less than was asked for: extracted, not lazy;
+	// read-only, not writable.
+	Note string      `json:"note,omitempty"`
+	Lazy *LazyStatus `json:"lazy,omitempty"` // of a lazy mount
 }
 
 // Status is how the agent is doing.
@@ -178,6 +183,10 @@ func (it *item) ready(rc *receipt) {
 		s.Bytes, s.TotalBytes, s.Written, s.Entries = p.Identity.Size, p.Identity.Size, p.Bytes, p.Entries
 		s.Percent, s.RatePerSecond, s.RealPath, s.Skipped = 100, 0, p.RealPath, p.Skipped
 		s.Unflushed, s.Bound = rc.unflushed != nil, p.Tree != ""
+		s.Lazy, s.Note = p.lazyStatus(), ""
+		if p.Lesser != "" {
+			s.Note = "extracted: " + p.Lesser
+		}
 	})
 }
 

@@ -21,6 +21,10 @@ const (
 	UnmountDelete                        // remove them with their edits
 )
 
+// UnmountLazily can be added to a mode: a lazy mount that is in use disappears
+// for everybody else, and ends when its last user is gone.
+const UnmountLazily UnmountMode = 1 << 8
+
 // ErrNotMounted: the path is not a mount that this state directory knows.
 var ErrNotMounted = errors.New("not a mount of this agent")
 
@@ -38,6 +42,10 @@ func (e *KeptError) Error() string { return fmt.Sprintf("%s is kept: %s", e.Path
 // Unmount takes the mount at path down, whoever made it. It waits for another
 // process that works on the path, until ctx ends. A path that is no mount is
 // ErrNotMounted; files that are not removed are a *KeptError.
+//
+// A lazy mount is unmounted, whichever process serves it; one that is in use
+// stays (a *mount.BusyError) unless UnmountLazily is added. Changes to it are
+// kept for the next time, but for UnmountDelete.
 //
 // A mount that is still in the spec comes back when the daemon reads the spec
 // again: take it out of the spec first.
@@ -66,8 +74,14 @@ func (a *Agent) takeDown(ctx context.Context, path string, how UnmountMode, wait
 	if err := a.recover(l, rc); err != nil {
 		return err
 	}
+	lazily := how&UnmountLazily != 0
+	how &^= UnmountLazily
 	switch p := rc.Published; {
 	case p == nil:
+	case p.Lazy != nil:
+		if err := a.takeDownLazy(ctx, rc, how, lazily); err != nil {
+			return err
+		}
 	case how != UnmountKeep:
 		if err := a.removeTree(rc, how == UnmountDelete); err != nil {
 			return err
@@ -97,6 +111,9 @@ func (a *Agent) release(p *published) error {
 // place instead belongs to somebody else.
 func (a *Agent) removeTree(rc *receipt, edits bool) error {
 	p := rc.Published
+	if p.Lazy != nil {
+		return a.detach(context.Background(), rc, false)
+	}
 	there, err := p.isThereAgain()
 	if err != nil || !there {
 		return err

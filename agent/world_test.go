@@ -187,7 +187,7 @@ func (w *world) writeText(text string) {
 
 func (w *world) config() agent.Config {
 	return agent.Config{
-		SpecPath: w.spec, StateDir: filepath.Join(w.dir, "state"), RunDir: filepath.Join(w.dir, "run"),
+		SpecPath: w.spec, StateDir: filepath.Join(w.dir, "state"), RunDir: filepath.Join(w.dir, "run"), CacheDir: filepath.Join(w.dir, "cache"),
 		Client: w.client, Log: w.logger(), Version: "test",
 		RetryMin: 20 * time.Millisecond, RetryMax: 200 * time.Millisecond, RetryBudget: 5 * time.Second,
 		Debounce: 20 * time.Millisecond,
