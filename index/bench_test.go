@@ -15,7 +15,9 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"objectmount/index"
 	"objectmount/internal/inflate"
@@ -71,10 +73,23 @@ var goTree = sync.OnceValue(func() []byte {
 	return buf.Bytes()
 })
 
+// processorTime reports the processor time of what follows, all threads
+// together: where the machine is shared, that is what can be compared.
+func processorTime(b *testing.B) (report func()) {
+	now := func() time.Duration {
+		var u syscall.Rusage
+		must(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	began := now()
+	return func() { b.ReportMetric((now()-began).Seconds()*1e3/float64(b.N), "cpu-ms/op") }
+}
+
 // BenchmarkInflate decodes the Go tree and does nothing else: what
 // BenchmarkBuild and BenchmarkSequential are compared with.
 func BenchmarkInflate(b *testing.B) {
 	gz := goTree()
+	defer processorTime(b)()
 	b.ResetTimer()
 	for b.Loop() {
 		r := inflate.NewReader(inflate.FromBytes(gz), inflate.Options{})
@@ -91,6 +106,7 @@ func BenchmarkInflate(b *testing.B) {
 func BenchmarkBuild(b *testing.B) {
 	gz := goTree()
 	path := filepath.Join(b.TempDir(), "index")
+	report := processorTime(b)
 	b.ResetTimer()
 	for b.Loop() {
 		x, err := index.Build(context.Background(), source(gz), index.BuildOptions{Path: path})
@@ -102,6 +118,7 @@ func BenchmarkBuild(b *testing.B) {
 		x.Close()
 	}
 	b.StopTimer()
+	report()
 	x, err := index.Open(path, index.ObjectID{Size: int64(len(gz))})
 	if err != nil {
 		b.Fatal(err)
@@ -172,6 +189,7 @@ func BenchmarkCold(b *testing.B) {
 	x, r := reader(b, index.ReaderOptions{Memory: 1}, nil)
 	rnd := rand.New(rand.NewPCG(1, 2))
 	p := make([]byte, 4096)
+	defer processorTime(b)()
 	b.ResetTimer()
 	for b.Loop() {
 		_, err := r.ReadAt(context.Background(), p, rnd.Int64N(x.StreamSize()-4096))
@@ -185,6 +203,7 @@ func BenchmarkWarm(b *testing.B) {
 	must(b, r.Prefetch(context.Background(), 0, x.StreamSize()))
 	rnd := rand.New(rand.NewPCG(1, 2))
 	p := make([]byte, 4096)
+	defer processorTime(b)()
 	b.ResetTimer()
 	for b.Loop() {
 		_, err := r.ReadAt(context.Background(), p, rnd.Int64N(x.StreamSize()-4096))
@@ -202,6 +221,7 @@ func BenchmarkSequential(b *testing.B) {
 			gz := goTree()
 			b.SetBytes(x.StreamSize())
 			p := make([]byte, 128<<10)
+			defer processorTime(b)()
 			b.ResetTimer()
 			for b.Loop() {
 				r := index.NewReader(x, source(gz), nil, index.ReaderOptions{})

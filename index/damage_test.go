@@ -28,7 +28,7 @@ func damageable(t testing.TB, gzip bool) (data, file []byte) {
 		archivetest.HardLink("hard", "d/file"),
 		archivetest.PAX("GNU.sparse.major", "1", "GNU.sparse.minor", "0", "GNU.sparse.name", "sparse", "GNU.sparse.realsize", "9000"),
 		archivetest.Entry{Name: "x", Body: string(archivetest.Pad("2\n4096\n512\n8192\n512\n")) + string(text(1024, 2))}.Bytes(),
-		archivetest.File("large", string(text(1<<21, 3))),
+		archivetest.File("large", string(text(5<<18, 3))),
 	)
 	data = stream
 	if gzip {
@@ -196,7 +196,11 @@ func TestHostile(t *testing.T) {
 			t.Fatal("reseal does not know the format", err)
 		}
 		rnd := rnd(2)
-		for range 150 {
+		rounds := 300
+		if testing.Short() {
+			rounds = 50
+		}
+		for range rounds {
 			bad := bytes.Clone(file)
 			for range 1 + rnd.IntN(4) {
 				at := rnd.IntN(len(bad))
