@@ -212,7 +212,8 @@ func (r *Reader) fly(ctx context.Context, u *run, ahead bool) {
 		}
 		r.mu.Unlock()
 		if len(u.flights) > 1 {
-			fetched = make([]byte, need)
+			fetched = getBuffer(int(need))
+			defer putBuffer(fetched)
 			err = r.fetch(ctx, fetched, first.lo)
 		}
 	}
@@ -292,7 +293,7 @@ func (r *Reader) decodeOnce(ctx context.Context, f *flight, fetched []byte) ([]b
 	if err != nil {
 		return nil, err
 	}
-	if f.sp.sum != 0 && crc32.Checksum(data, castagnoli) != f.sp.sum {
+	if (f.sp.sum != 0 || !f.sp.plain) && crc32.Checksum(data, castagnoli) != f.sp.sum {
 		return nil, fmt.Errorf("%w: bytes [%d,%d) of its stream have not the checksum that the index says",
 			ErrCorrupt, f.sp.off, f.sp.off+int64(f.sp.size))
 	}
@@ -307,9 +308,12 @@ func (r *Reader) inflate(ctx context.Context, f *flight, fetched []byte) ([]byte
 	}
 	src := inflate.FromBytes(fetched)
 	if fetched == nil {
-		src = &rangeSource{ctx: ctx, r: r, off: f.sp.lo, end: f.sp.hi}
+		s := &rangeSource{ctx: ctx, r: r, off: f.sp.lo, end: f.sp.hi}
+		defer s.close()
+		src = s
 	}
-	z := inflate.Resume(p, src, inflate.Options{End: f.sp.off + int64(f.sp.size)})
+	// The span's own checksum is compared: then the members' need not be.
+	z := inflate.Resume(p, src, inflate.Options{End: f.sp.off + int64(f.sp.size), Unchecked: true})
 	defer z.Close()
 	// One call fills the buffer, unless the stream ends before.
 	data, err := z.Fill(f.buf)
@@ -378,7 +382,7 @@ func (s *rangeSource) Next() ([]byte, error) {
 		return nil, io.EOF
 	}
 	if s.buf == nil {
-		s.buf = make([]byte, n)
+		s.buf = getBuffer(int(n))
 	}
 	p := s.buf[:n]
 	if err := s.r.fetch(s.ctx, p, s.off); err != nil {
@@ -386,6 +390,12 @@ func (s *rangeSource) Next() ([]byte, error) {
 	}
 	s.off += n
 	return p, nil
+}
+
+func (s *rangeSource) close() {
+	if s.buf != nil {
+		putBuffer(s.buf)
+	}
 }
 
 // Buffers of about a span are used again: they are large, and zeroing new

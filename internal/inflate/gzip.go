@@ -72,10 +72,11 @@ func (r *Reader) trailer() error {
 		return r.ended()
 	}
 	r.sum()
-	if uint32(crc) != r.crc {
+	switch {
+	case r.opt.Unchecked:
+	case uint32(crc) != r.crc:
 		return errCRC
-	}
-	if uint32(size) != uint32(r.offset()-r.begin) {
+	case uint32(size) != uint32(r.offset()-r.begin):
 		return errSize
 	}
 	r.state = atMember

@@ -100,7 +100,7 @@ func (r *Reader) takePoint(p Point) error {
 	}
 	r.sum()
 	p.Out = r.offset()
-	if !r.opt.Raw && !p.Member {
+	if !r.opt.Raw && !r.opt.Unchecked && !p.Member {
 		p.CRC, p.Size = r.crc, uint32(p.Out-r.begin)
 	}
 	t := &r.track

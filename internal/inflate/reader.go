@@ -41,6 +41,9 @@ type Options struct {
 	// what takes the time; or inside a block when none comes within twice
 	// Spacing, or 4 KiB. (Below 64 KiB a stored block can be longer than that.)
 	Spacing int64
+	// Unchecked leaves out the CRC-32 and the length of members: for who has
+	// a checksum of his own. Points that are recorded have no CRC then.
+	Unchecked bool
 	// End is the stream offset at which reading stops with io.EOF, if not 0.
 	// Nothing behind it is checked, nor is the member's checksum.
 	End int64
@@ -268,7 +271,7 @@ func (r *Reader) offset() int64 { return r.base + int64(r.w) }
 
 // sum brings the member's CRC up to w.
 func (r *Reader) sum() {
-	if !r.opt.Raw {
+	if !r.opt.Raw && !r.opt.Unchecked {
 		r.crc = crc32.Update(r.crc, crc32.IEEETable, r.out[r.summed:r.w])
 	}
 	r.summed = r.w

@@ -439,3 +439,22 @@ func TestAllocations(t *testing.T) {
 		t.Errorf("%v allocations for %d bytes", n, len(gz))
 	}
 }
+
+// TestUnchecked decodes a member whose trailer is wrong, and nothing else of it.
+func TestUnchecked(t *testing.T) {
+	data := texts()["source"]
+	gz := level(6).encode(t, data)
+	gz[len(gz)-1] ^= 1
+	gz[len(gz)-8] ^= 1
+	gz = append(gz, level(1).encode(t, data)...)
+	r := NewReader(FromBytes(gz), Options{Unchecked: true})
+	defer r.Close()
+	got, err := io.ReadAll(r)
+	if err != nil || !bytes.Equal(got, append(bytes.Clone(data), data...)) {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	r.Reset(FromBytes(gz[:len(gz)-3]))
+	if _, err := io.ReadAll(r); !errors.Is(err, ErrTruncated) {
+		t.Fatalf("a cut trailer: %v", err)
+	}
+}
