@@ -71,12 +71,13 @@ func (f *file) list(piece func(i uint32) (Piece, error)) ([]Piece, error) {
 }
 
 // piece reads a piece and checks that it lies in the stream.
-func (x *Index) piece(i uint32) (Piece, error) {
+func (x *Index) piece(i uint32) (p Piece, err error) {
+	defer x.guard(&err)()
 	b, err := x.record(secPieces, uint64(i))
 	if err != nil {
 		return Piece{}, err
 	}
-	p := parsePiece(b)
+	p = parsePiece(b)
 	if p.Off < 0 || p.Len <= 0 || p.Off > 1<<62 || p.Stream < 0 || p.Stream > x.stream || p.Len > x.stream-p.Stream {
 		return Piece{}, damaged("piece %d leaves the stream", i)
 	}
@@ -104,7 +105,8 @@ func (x *Index) stored(e *extra) (int64, error) {
 }
 
 // file tells where the content of a row lies.
-func (x *Index) file(r uint32) (file, error) {
+func (x *Index) file(r uint32) (f file, err error) {
+	defer x.guard(&err)()
 	n, c, err := x.node(r)
 	if err == nil {
 		_, n, c, err = x.inode(r, n, c)
@@ -121,7 +123,7 @@ func (x *Index) file(r uint32) (file, error) {
 	if err != nil {
 		return file{}, err
 	}
-	f := file{size: n.size, content: n.content}
+	f = file{size: n.size, content: n.content}
 	if e != nil && e.sparse {
 		f.sparse, f.pieces, f.npieces = true, e.pieces, e.npieces
 		if f.npieces > defaultFragmentsLimit {

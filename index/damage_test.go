@@ -312,3 +312,22 @@ func TestPublish(t *testing.T) {
 type errorReader struct{ err error }
 
 func (r errorReader) Read([]byte) (int, error) { return 0, r.err }
+
+// TestCut: a file that loses its pages under the mapping is an error for who
+// reads it, not the end of the program.
+func TestCut(t *testing.T) {
+	_, file := damageable(t, true)
+	path := filepath.Join(t.TempDir(), "index")
+	must(t, os.WriteFile(path, file, 0o600))
+	x, err := index.Open(path, index.ObjectID{Size: -1})
+	must(t, err)
+	defer x.Close()
+	must(t, os.Truncate(path, 0))
+	_, err = x.Lookup(bg, 0, "d")
+	_, err2 := x.Attr(1)
+	for _, err := range []error{err, err2, x.Verify(), x.Publish(io.Discard)} {
+		if !errors.Is(err, index.ErrDamaged) {
+			t.Errorf("a file that was cut: %v", err)
+		}
+	}
+}

@@ -98,9 +98,9 @@
 // found before it does harm. A file that was made to harm can lie about the
 // archive, as the archive can, but all it can reach is the object's bytes.
 //
-// The file is mapped: it must not be changed or cut while it is open (a cut
-// one kills whoever reads behind its end). Saving is by rename, and never
-// touches a file that is there.
+// The file is mapped, and must not be changed while it is open: saving is by
+// rename, and never touches a file that is there. A disk that fails behind the
+// mapping is an error of the method that wanted the page.
 //
 // Published, an index is its file compressed by zstd, as an object of its own:
 // see [PublishedName], [Index.Metadata], [Index.Publish] and [Install].

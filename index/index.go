@@ -53,18 +53,17 @@ func Open(path string, want ObjectID) (*Index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open index %s: mmap: %w", path, err)
 	}
-	x, err := parse(b, want)
+	x, err := parse(b, true, want)
 	if err != nil {
 		syscall.Munmap(b)
 		return nil, fmt.Errorf("open index %s: %w", path, err)
 	}
-	x.mapped = true
 	return x, nil
 }
 
 // Parse is Open for the bytes of an index file, which must not change.
 func Parse(b []byte, want ObjectID) (*Index, error) {
-	x, err := parse(b, want)
+	x, err := parse(b, false, want)
 	if err != nil {
 		return nil, fmt.Errorf("read index: %w", err)
 	}
@@ -75,7 +74,9 @@ func damaged(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrDamaged, fmt.Sprintf(format, args...))
 }
 
-func parse(b []byte, want ObjectID) (*Index, error) {
+func parse(b []byte, mapped bool, want ObjectID) (x *Index, err error) {
+	x = &Index{b: b, mapped: mapped}
+	defer x.guard(&err)()
 	if len(b) < headerSize || string(b[:len(magic)]) != magic {
 		return nil, damaged("it does not begin as an index does")
 	}
@@ -89,7 +90,7 @@ func parse(b []byte, want ObjectID) (*Index, error) {
 	if n := le.Uint64(h[atFileSize:]); n != uint64(len(b)) {
 		return nil, damaged("it has %d bytes, its header says %d", len(b), n)
 	}
-	x := &Index{b: b, flags: le.Uint32(h[atFlags:]), stream: int64(le.Uint64(h[atStreamSize:]))}
+	x.flags, x.stream = le.Uint32(h[atFlags:]), int64(le.Uint64(h[atStreamSize:]))
 	x.object.Size = int64(le.Uint64(h[atObjectSize:]))
 	copy(x.digest[:], h[atDigest:])
 	if x.flags&^allFlags != 0 || x.stream < 0 || x.object.Size < 0 ||
@@ -257,7 +258,8 @@ func (x *Index) StreamSize() int64 { return x.stream }
 
 // Verify reads all of the index and checks its digest, which Open leaves to
 // the sums of the parts that are used. It does not look at the object.
-func (x *Index) Verify() error {
+func (x *Index) Verify() (err error) {
+	defer x.guard(&err)()
 	h := bytes.Clone(x.b[:headerSize])
 	clear(h[atDigest : atDigest+sha256.Size])
 	clear(h[atHeaderCRC:])

@@ -100,7 +100,8 @@ func (x *Index) inode(r uint32, n row, c class) (uint32, row, class, error) {
 }
 
 // Lookup implements Tree.
-func (x *Index) Lookup(ctx context.Context, dir uint32, name string) (uint32, error) {
+func (x *Index) Lookup(ctx context.Context, dir uint32, name string) (row uint32, err error) {
+	defer x.guard(&err)()
 	d, err := x.dir(dir)
 	if err != nil {
 		return 0, err
@@ -125,7 +126,8 @@ func (x *Index) Lookup(ctx context.Context, dir uint32, name string) (uint32, er
 }
 
 // Children implements Tree.
-func (x *Index) Children(ctx context.Context, dir uint32, from int, yield func(pos int, c Child) bool) error {
+func (x *Index) Children(ctx context.Context, dir uint32, from int, yield func(pos int, c Child) bool) (err error) {
+	defer x.guard(&err)()
 	d, err := x.dir(dir)
 	if err != nil {
 		return err
@@ -164,7 +166,8 @@ func (x *Index) extraOf(n *row) (*extra, error) {
 }
 
 // Attr implements Tree.
-func (x *Index) Attr(r uint32) (Attr, error) {
+func (x *Index) Attr(r uint32) (a Attr, err error) {
+	defer x.guard(&err)()
 	n, c, err := x.node(r)
 	if err == nil {
 		_, n, c, err = x.inode(r, n, c)
@@ -176,7 +179,7 @@ func (x *Index) Attr(r uint32) (Attr, error) {
 	if err != nil {
 		return Attr{}, err
 	}
-	a := attr(&n, c)
+	a = attr(&n, c)
 	if e != nil {
 		a.Xattrs = e.nxattrs > 0
 		if c.typ != TypeDir {
@@ -208,7 +211,8 @@ func attr(n *row, c class) Attr {
 }
 
 // ReadLink implements Tree.
-func (x *Index) ReadLink(r uint32) (string, error) {
+func (x *Index) ReadLink(r uint32) (target string, err error) {
+	defer x.guard(&err)()
 	n, c, err := x.node(r)
 	if err == nil {
 		_, n, c, err = x.inode(r, n, c)
@@ -227,7 +231,8 @@ func (x *Index) ReadLink(r uint32) (string, error) {
 }
 
 // Xattrs implements Tree.
-func (x *Index) Xattrs(r uint32) ([]Xattr, error) {
+func (x *Index) Xattrs(r uint32) (list []Xattr, err error) {
+	defer x.guard(&err)()
 	n, c, err := x.node(r)
 	if err == nil {
 		_, n, _, err = x.inode(r, n, c)
@@ -243,7 +248,6 @@ func (x *Index) Xattrs(r uint32) ([]Xattr, error) {
 	if err != nil {
 		return nil, err
 	}
-	var list []Xattr
 	names := 0
 	for ; len(b) > 0; b = b[8:] {
 		name, err := x.string(le.Uint32(b))

@@ -65,7 +65,8 @@ func CheckMetadata(m map[string]string, want ObjectID) error {
 }
 
 // Publish writes the index to w as it is published.
-func (x *Index) Publish(w io.Writer) error {
+func (x *Index) Publish(w io.Writer) (err error) {
+	defer x.guard(&err)()
 	if err := x.Verify(); err != nil {
 		return err
 	}

@@ -85,7 +85,8 @@ func (x *Index) spanRow(i int) (spanRow, error) {
 	return parseSpan(b), nil
 }
 
-func (x *Index) spanAt(i int) (span, error) {
+func (x *Index) spanAt(i int) (sp span, err error) {
+	defer x.guard(&err)()
 	if x.flags&flagGzip == 0 {
 		if i < 0 || i >= x.spans {
 			return span{}, damaged("span %d of %d", i, x.spans)
@@ -114,7 +115,8 @@ func (x *Index) spanAt(i int) (span, error) {
 	return spanOf(i, s, next, last, x.stream, x.object.Size)
 }
 
-func (x *Index) locate(off int64) (span, error) {
+func (x *Index) locate(off int64) (sp span, err error) {
+	defer x.guard(&err)()
 	i := int(off / plainSpan)
 	if x.flags&flagGzip != 0 {
 		var err error
@@ -138,7 +140,8 @@ func (x *Index) locate(off int64) (span, error) {
 	return s, err
 }
 
-func (x *Index) point(i int) (inflate.Point, error) {
+func (x *Index) point(i int) (p inflate.Point, err error) {
+	defer x.guard(&err)()
 	s, err := x.spanRow(i)
 	if err != nil {
 		return inflate.Point{}, err
