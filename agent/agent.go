@@ -150,8 +150,10 @@ func (a *Agent) Mount(ctx context.Context, m Mount) (ItemStatus, error) {
 		it.failed(err, time.Time{})
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	return it.status, err
+	st := it.status
+	a.mu.Unlock()
+	a.tellLazy(&st)
+	return st, err
 }
 
 // Paths lists the paths of all mounts that the state directory knows, inner

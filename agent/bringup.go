@@ -207,6 +207,9 @@ func (b *bringing) extract(ctx context.Context) (made bool, err error) {
 	if err := extract.CheckPath(b.m.target(), opts); err != nil {
 		return false, err
 	}
+	if b.m.Mode == "lazy" && !b.how.serve && !b.how.once {
+		return false, ErrNeedsServer // who will serve it asks for the object, too
+	}
 	b.it.enter(StateFetching, "asking for the object")
 	src, err := b.a.openSource(ctx, b.m)
 	if err != nil {

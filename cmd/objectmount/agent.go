@@ -29,6 +29,7 @@ func newAgent(a *app, p places) *cobra.Command {
 		budget   time.Duration
 		limits   extract.Limits
 		network  objects.Limits
+		cache    cacheFlags
 	)
 	c := &cobra.Command{
 		Use:   "agent",
@@ -43,8 +44,13 @@ The spec is a file of mounts, as in the create request of a Devbox:
   {"mounts": [{"type": "object_mount", "object_id": "obj_...",
                "object_path": "/home/user/data"}]}
 
-Optional keys of a mount: mode, owner, required, on_conflict, sha256,
-download_url, preserve_owner, xattrs. A directory as --spec means all its *.json files.`,
+Optional keys of a mount: mode (auto, lazy, extract), read_only, publish_index,
+owner, required, on_conflict, sha256, download_url, preserve_owner, xattrs. A
+directory as --spec means all its *.json files.
+
+Archives from --lazy-above on are mounted lazily where that is possible: their
+tree is there at once, and bytes are fetched when they are read. The daemon
+serves them, and takes them down when it ends; --once extracts everything.`,
 		Example: `  objectmount agent --once --spec mounts.json
   objectmount agent                  # as objectmount.service runs it`,
 		Args: cobra.NoArgs,
@@ -59,6 +65,7 @@ download_url, preserve_owner, xattrs. A directory as --spec means all its *.json
 				return err
 			}
 			cfg.SpecPath, cfg.Parallel, cfg.URLValid, cfg.RetryBudget = spec, parallel, valid, budget
+			cache.apply(&cfg)
 			cfg.Limits, cfg.Network, cfg.Notifier = limits, objects.NewNetwork(network), systemd.NewNotifier()
 			if once {
 				return runOnce(cmd.Context(), a, cfg, asJSON)
@@ -90,6 +97,7 @@ download_url, preserve_owner, xattrs. A directory as --spec means all its *.json
 	f.IntVar(&parallel, "parallel", 4, "mounts made at the same time")
 	f.DurationVar(&valid, "url-valid", time.Hour, "life of the download URLs asked for")
 	f.DurationVar(&budget, "retry-budget", 15*time.Minute, "how long one fetch may go without progress before it fails")
+	cache.add(f, p)
 	addLimits(f, &limits)
 	addNetwork(f, &network)
 	return c

@@ -107,7 +107,7 @@ func (c *canary) path(elem ...string) string {
 func (c *canary) command(args ...string) *exec.Cmd {
 	cmd := exec.Command("objectmount", args...)
 	cmd.Env = append(os.Environ(), "RUNLOOP_API_KEY="+c.key, "RUNLOOP_BASE_URL="+c.base,
-		"OBJECTMOUNT_STATE_DIR="+c.path("state"), "OBJECTMOUNT_RUN_DIR="+c.path("run"))
+		"OBJECTMOUNT_STATE_DIR="+c.path("state"), "OBJECTMOUNT_RUN_DIR="+c.path("run"), "OBJECTMOUNT_CACHE_DIR="+c.path("cache"))
 	return cmd
 }
 

@@ -135,7 +135,7 @@ func (d *demo) env() []string {
 		}
 	}
 	return append(env, "RUNLOOP_API_KEY="+d.key, "RUNLOOP_BASE_URL="+d.base,
-		"OBJECTMOUNT_STATE_DIR="+d.path("state"), "OBJECTMOUNT_RUN_DIR="+d.path("run"),
+		"OBJECTMOUNT_STATE_DIR="+d.path("state"), "OBJECTMOUNT_RUN_DIR="+d.path("run"), "OBJECTMOUNT_CACHE_DIR="+d.path("cache"),
 		"OBJECTMOUNT_LOG_LEVEL=warn", "NO_PROXY=127.0.0.1")
 }
 

@@ -35,13 +35,13 @@ func applyEnv(cmd *cobra.Command) error {
 }
 
 // places are the directories the program uses, for root and for other users.
-type places struct{ config, state, run, serve string }
+type places struct{ config, state, run, serve, cache string }
 
 // defaultPlaces follows the file system hierarchy for root and the XDG base
 // directories for everyone else. Under systemd the manager's own choice wins
 // ($STATE_DIRECTORY and friends, a colon-separated list: its first entry).
 func defaultPlaces() places {
-	p := places{"/etc/objectmount", "/var/lib/objectmount", "/run/objectmount", "/var/lib/objectmount-serve"}
+	p := places{"/etc/objectmount", "/var/lib/objectmount", "/run/objectmount", "/var/lib/objectmount-serve", "/var/cache/objectmount"}
 	if os.Geteuid() != 0 {
 		home, err := os.UserHomeDir()
 		if err != nil {
@@ -55,6 +55,7 @@ func defaultPlaces() places {
 		}
 		p.config = filepath.Join(xdg("XDG_CONFIG_HOME", ".config"), "objectmount")
 		p.state = filepath.Join(xdg("XDG_STATE_HOME", ".local/state"), "objectmount")
+		p.cache = filepath.Join(xdg("XDG_CACHE_HOME", ".cache"), "objectmount")
 		p.serve = filepath.Join(xdg("XDG_DATA_HOME", ".local/share"), "objectmount-serve")
 		p.run = filepath.Join(xdg("XDG_RUNTIME_DIR", ".local/state"), "objectmount")
 		if os.Getenv("XDG_RUNTIME_DIR") == "" {
@@ -64,7 +65,7 @@ func defaultPlaces() places {
 	for _, m := range []struct {
 		env string
 		dst *string
-	}{{"STATE_DIRECTORY", &p.state}, {"RUNTIME_DIRECTORY", &p.run}, {"CONFIGURATION_DIRECTORY", &p.config}} {
+	}{{"STATE_DIRECTORY", &p.state}, {"RUNTIME_DIRECTORY", &p.run}, {"CONFIGURATION_DIRECTORY", &p.config}, {"CACHE_DIRECTORY", &p.cache}} {
 		if v, _, _ := strings.Cut(os.Getenv(m.env), ":"); filepath.IsAbs(v) {
 			*m.dst = v
 		}

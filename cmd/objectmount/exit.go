@@ -10,6 +10,7 @@ import (
 	"objectmount/agent"
 	"objectmount/extract"
 	"objectmount/index"
+	"objectmount/mount"
 	"objectmount/objects"
 )
 
@@ -26,6 +27,7 @@ const (
 	exitInTheWay    = 8
 	exitNoSpace     = 9
 	exitNoAgent     = 10
+	exitNoFUSE      = 11
 )
 
 // exitTable is the one list of exit codes: help, the README and the tests
@@ -45,6 +47,7 @@ var exitTable = []struct {
 	{exitInTheWay, "something is in the way at the path"},
 	{exitNoSpace, "no space left"},
 	{exitNoAgent, "the agent is not running"},
+	{exitNoFUSE, "FUSE is not available: no lazy mounts here"},
 	{130, "stopped by SIGINT (143: by SIGTERM)"},
 }
 
@@ -86,9 +89,11 @@ func exitCode(err error) int {
 		return exitSomeFailed
 	case errors.Is(err, agent.ErrNotRunning):
 		return exitNoAgent
+	case errors.As(err, new(*mount.UnavailableError)):
+		return exitNoFUSE
 	case errors.Is(err, extract.ErrNoSpace):
 		return exitNoSpace
-	case errors.Is(err, extract.ErrConflict), errors.Is(err, agent.ErrOwned), errors.As(err, &kept):
+	case errors.Is(err, extract.ErrConflict), errors.As(err, new(*mount.BusyError)), errors.Is(err, agent.ErrOwned), errors.As(err, &kept):
 		return exitInTheWay
 	case errors.Is(err, extract.ErrCorrupt), errors.Is(err, extract.ErrUnsafe), errors.Is(err, extract.ErrLimit),
 		errors.Is(err, index.ErrCorrupt), errors.Is(err, index.ErrDamaged), errors.Is(err, index.ErrMismatch), errors.As(err, new(*index.TarError)):

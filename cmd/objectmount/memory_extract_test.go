@@ -76,7 +76,7 @@ func TestExtractMemory(t *testing.T) {
 			if out, err := mk.CombinedOutput(); err != nil {
 				t.Fatalf("make the archive: %v\n%s", err, out)
 			}
-			cmd := c.command(append([]string{"mount", archive, out}, x.flags...)...)
+			cmd := c.command(append([]string{"mount", "--extract", archive, out}, x.flags...)...)
 			text, err := cmd.CombinedOutput()
 			if (err == nil) != (x.want == "") || !strings.Contains(string(text), x.want) {
 				t.Errorf("%v\n%s", err, text)

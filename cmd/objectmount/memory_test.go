@@ -51,7 +51,7 @@ func TestMemory(t *testing.T) {
 	if err := down.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	mount := c.command("mount", id, c.path("mounted.bin"), "--fetch-memory", "16MiB")
+	mount := c.command("mount", "--extract", "--sync", id, c.path("mounted.bin"), "--fetch-memory", "16MiB")
 	if out, err := mount.CombinedOutput(); err != nil {
 		t.Fatalf("mount: %v\n%s", err, out)
 	}

@@ -18,13 +18,17 @@ import (
 	"objectmount/objects"
 )
 
-func newMount(a *app) *cobra.Command {
+func newMount(a *app, p places) *cobra.Command {
 	var (
 		m       agent.Mount
 		limits  extract.Limits
 		network objects.Limits
+		cache   cacheFlags
 		asJSON  bool
 		sync    bool
+		lazy    bool
+		unpack  bool
+		front   bool
 	)
 	c := &cobra.Command{
 		Use:   "mount SOURCE PATH",
@@ -37,13 +41,21 @@ see it), or a local file.
 Nothing appears at PATH before all of it is verified. Mounting the same object
 again does nothing, and keeps what was edited.
 
+From --lazy-above on, archives are mounted lazily where that is possible: the
+tree is there at once, and bytes are fetched when they are read. It can be
+written to like any other; changes are kept, and come back when the same object
+is mounted at the same path again. A process stays behind and serves it until
+"objectmount unmount" ends it. --lazy does so whatever the size, and with single
+files too, which are read-only then; --extract never does.
+
 As with tar, the command does not wait for the disk. It leaves a process behind
 that does, which keeps the file system in use for a moment; after a power cut
 in that moment the next agent or mount command makes the mount again. --sync
 waits, for scripts that unmount, snapshot or end the machine right after.`,
 		Example: `  objectmount mount obj_31CYd5LLFbBxst8mqnUjO /home/user/data
   objectmount objects url obj_31CYd5LLFbBxst8mqnUjO | objectmount mount - /home/user/data
-  objectmount mount ./model.tar.gz /srv/model --owner www-data`,
+  objectmount mount ./model.tar.gz /srv/model --owner www-data
+  objectmount mount --lazy --read-only obj_31CYd5LLFbBxst8mqnUjO /data/corpus`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := absPath(args[1])
@@ -51,17 +63,38 @@ waits, for scripts that unmount, snapshot or end the machine right after.`,
 				return err
 			}
 			m.ObjectPath, m.Required = path, true
+			switch {
+			case lazy && unpack:
+				return usagef("--lazy and --extract exclude each other")
+			case unpack && (m.ReadOnly || m.PublishIndex):
+				return usagef("--read-only and --publish-index are for lazy mounts")
+			case lazy:
+				m.Mode = "lazy"
+			case unpack:
+				m.Mode = "extract"
+			}
 			if err := a.mountSource(&m, args[0]); err != nil {
 				return err
 			}
-			it, err := a.mountNow(cmd.Context(), m, limits, network, sync)
+			j, err := a.job(m, limits, network, cache, sync)
+			if err != nil {
+				return err
+			}
+			ag, it, err := a.mountHere(cmd.Context(), j, front)
+			if errors.Is(err, agent.ErrNeedsServer) {
+				it, err = a.mountBehind(cmd.Context(), j)
+			}
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				return printJSON(a.out, it)
+				err = printJSON(a.out, it)
+			} else {
+				_, err = fmt.Fprintln(a.out, it.RealPath)
 			}
-			_, err = fmt.Fprintln(a.out, it.RealPath)
+			if front {
+				err = errors.Join(err, ag.Serve(cmd.Context()))
+			}
 			return err
 		},
 	}
@@ -73,6 +106,12 @@ waits, for scripts that unmount, snapshot or end the machine right after.`,
 	f.StringVar(&m.SHA256, "sha256", "", "refuse the object unless its bytes have this SHA-256")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	f.BoolVar(&sync, "sync", false, "return when everything is on disk")
+	f.BoolVar(&lazy, "lazy", false, "fetch what is read when it is read, whatever the size")
+	f.BoolVar(&unpack, "extract", false, "never mount lazily")
+	f.BoolVar(&m.ReadOnly, "read-only", false, "a lazy mount that cannot be written to")
+	f.BoolVar(&m.PublishIndex, "publish-index", false, "publish the index of a lazy mount for the other machines of the account")
+	f.BoolVar(&front, "foreground", false, "serve a lazy mount in this process, until it is unmounted or the process is ended")
+	cache.add(f, p)
 	addLimits(f, &limits)
 	addNetwork(f, &network)
 	return c
@@ -124,52 +163,63 @@ func (a *app) mountSource(m *agent.Mount, src string) error {
 	return nil
 }
 
-// mountNow makes one mount in this process, with progress, under the same
-// receipts and locks as the daemon.
-func (a *app) mountNow(ctx context.Context, m agent.Mount, limits extract.Limits, network objects.Limits, sync bool) (agent.ItemStatus, error) {
+// mountHere makes one mount in this process, with progress, under the same
+// receipts and locks as the daemon. With serve it can be a lazy one, which the
+// agent that is returned serves.
+func (a *app) mountHere(ctx context.Context, j *mountJob, serve bool) (ag *agent.Agent, it agent.ItemStatus, err error) {
+	m := j.Mount
 	cfg, err := a.agentConfig(zap.NewNop())
 	if err != nil {
-		return agent.ItemStatus{}, err
+		return nil, it, err
 	}
 	if m.ObjectID != "" && cfg.Client == nil {
 		_, err := a.client()
-		return agent.ItemStatus{}, err
+		return nil, it, err
 	}
-	cfg.RetryBudget, cfg.Limits, cfg.Network = a.timeout, limits, objects.NewNetwork(network)
+	cfg.RetryBudget, cfg.Limits, cfg.Network = a.timeout, j.Limits, objects.NewNetwork(j.Network)
+	cfg.Serve = serve
+	j.cache().apply(&cfg)
 	p := a.newProgress(filepath.Base(m.ObjectPath), -1)
 	cfg.Progress = p.mount
-	ag, err := agent.New(cfg)
-	if err != nil {
-		return agent.ItemStatus{}, err
+	if ag, err = agent.New(cfg); err != nil {
+		return nil, it, err
 	}
 	start := time.Now()
-	it, err := ag.Mount(ctx, m)
+	it, err = ag.Mount(ctx, m)
 	p.done()
 	switch {
 	case err != nil:
-	case it.Unflushed && sync:
+	case it.Unflushed && j.Sync:
 		err = ag.Flush(ctx)
 		it.Unflushed = err != nil
 	case it.Unflushed:
 		err = a.flushLater(ctx, ag)
 	}
 	if err != nil {
-		return it, err
+		return ag, it, err
 	}
 	if !a.noProgress {
 		fmt.Fprintln(a.err, summary(it, p.made, time.Since(start)))
 	}
-	return it, nil
+	if it.Note != "" {
+		fmt.Fprintln(a.err, printable(it.Note))
+	}
+	return ag, it, nil
 }
 
 func newUnmount(a *app) *cobra.Command {
-	var all, keep, remove bool
+	var all, keep, remove, lazy bool
 	c := &cobra.Command{
 		Use:   "unmount PATH... | --all",
 		Short: "take mounts down again",
 		Long: `Take down what "objectmount mount" or the agent made. Files in which nothing was
 edited are removed; a tree with edits is left alone, and said so: --keep forgets
-the mount and leaves all files, --delete removes them with their edits.`,
+the mount and leaves all files, --delete removes them with their edits.
+
+A lazy mount is detached, and the process that serves it ends. Changes to it are
+kept for the next time unless --delete says otherwise. One that is in use stays,
+and who uses it is told: --lazy detaches it all the same, and what uses it goes
+on until it has closed its files.`,
 		Example: `  objectmount unmount /home/user/data
   objectmount unmount --all --keep`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -184,6 +234,9 @@ the mount and leaves all files, --delete removes them with their edits.`,
 				how = agent.UnmountKeep
 			case remove:
 				how = agent.UnmountDelete
+			}
+			if lazy {
+				how |= agent.UnmountLazily
 			}
 			cfg, err := a.agentConfig(zap.NewNop())
 			if err != nil {
@@ -213,5 +266,6 @@ the mount and leaves all files, --delete removes them with their edits.`,
 	f.BoolVar(&all, "all", false, "every mount of this state directory")
 	f.BoolVar(&keep, "keep", false, "leave the files")
 	f.BoolVar(&remove, "delete", false, "remove the files, edited or not")
+	f.BoolVar(&lazy, "lazy", false, "detach lazy mounts that are in use")
 	return c
 }

@@ -106,6 +106,13 @@ func (p *progress) done() {
 
 // summary is the last word on a mount: what there is, and what there is not.
 func summary(it agent.ItemStatus, made bool, dur time.Duration) string {
+	if it.Lazy != nil {
+		access := "read-only"
+		if it.Lazy.Writable {
+			access = "writable"
+		}
+		return fmt.Sprintf("mounted lazily, %s, from %s, in %s", access, size(it.TotalBytes), took(dur))
+	}
 	s := fmt.Sprintf("%d entries, %s", it.Entries, size(it.Written))
 	if made {
 		s += fmt.Sprintf(", from %s in %s (%s/s)", size(it.Bytes), took(dur), size(int64(float64(it.Bytes)/dur.Seconds())))

@@ -75,7 +75,7 @@ func newRoot(std stdio) *cobra.Command {
 	f.BoolVar(&a.noProgress, "no-progress", false, "no progress on standard error")
 
 	root.AddGroup(&cobra.Group{ID: "mounts", Title: "Mounts:"}, &cobra.Group{ID: "objects", Title: "Objects:"})
-	for _, c := range []*cobra.Command{newAgent(a, p), newMount(a), newUnmount(a), newStatus(a)} {
+	for _, c := range []*cobra.Command{newAgent(a, p), newMount(a, p), newUnmount(a), newStatus(a)} {
 		c.GroupID = "mounts"
 		root.AddCommand(c)
 	}
@@ -83,7 +83,7 @@ func newRoot(std stdio) *cobra.Command {
 		c.GroupID = "objects"
 		root.AddCommand(c)
 	}
-	root.AddCommand(newVersion(a), newFlush(a))
+	root.AddCommand(newVersion(a), newFlush(a), newServeLazily(a))
 	root.SetUsageTemplate(root.UsageTemplate() + "\nExit codes:\n" + exitHelp() +
 		"\nEach flag can be set by its variable: --state-dir by OBJECTMOUNT_STATE_DIR.\n")
 	wrapArgs(root)
