@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,7 +19,7 @@ import (
 // read alike; and whatever the input and the pieces it comes in, the result is
 // the same. Where only one accepts, the other has a reason that is its own.
 func FuzzTarReader(f *testing.F) {
-	files, _ := filepath.Glob(filepath.Join(runtime.GOROOT(), "src/archive/tar/testdata/*.tar"))
+	files, _ := filepath.Glob(filepath.Join(goroot(), "src/archive/tar/testdata/*.tar"))
 	for _, name := range files {
 		if b, err := os.ReadFile(name); err == nil && len(b) < 64<<10 {
 			f.Add(b, uint16(512), false)
