@@ -83,7 +83,7 @@ func newRoot(std stdio) *cobra.Command {
 		c.GroupID = "objects"
 		root.AddCommand(c)
 	}
-	root.AddCommand(newVersion(a), newFlush(a), newServeLazily(a))
+	root.AddCommand(newDoctor(a, p), newVersion(a), newFlush(a), newServeLazily(a))
 	root.SetUsageTemplate(root.UsageTemplate() + "\nExit codes:\n" + exitHelp() +
 		"\nEach flag can be set by its variable: --state-dir by OBJECTMOUNT_STATE_DIR.\n")
 	wrapArgs(root)
