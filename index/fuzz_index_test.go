@@ -69,10 +69,6 @@ func FuzzBuild(f *testing.F) {
 		}
 	}
 	dir := f.TempDir()
-	if shm, err := os.MkdirTemp("/dev/shm", "index-fuzz-*"); err == nil { // fast to sync
-		f.Cleanup(func() { os.RemoveAll(shm) })
-		dir = shm
-	}
 	f.Fuzz(func(t *testing.T, data []byte, name string, how byte) {
 		if len(data) > 256<<10 {
 			return
