@@ -117,8 +117,7 @@ func (e Entry) Bytes() []byte {
 // octal writes v as tar does: digits and a NUL; too large ones in base 256.
 func octal(field []byte, v int64) {
 	digits := len(field) - 1
-	s := strconv.FormatInt(v, 8)
-	if v < 0 || len(s) > digits {
+	if v < 0 || v>>(3*digits) > 0 {
 		for i := len(field) - 1; i >= 0; i-- {
 			field[i] = byte(v)
 			v >>= 8
@@ -126,7 +125,10 @@ func octal(field []byte, v int64) {
 		field[0] |= 0x80
 		return
 	}
-	copy(field, fmt.Sprintf("%0*s", digits, s))
+	for i := digits - 1; i >= 0; i-- {
+		field[i] = '0' + byte(v&7)
+		v >>= 3
+	}
 }
 
 // Checksum writes the right checksum into a header block.
