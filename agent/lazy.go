@@ -268,6 +268,7 @@ func (b *bringing) resume(ctx context.Context) (done, made bool, err error) {
 		if err := sv.unmount(true); err != nil {
 			return true, false, err
 		}
+		waitUnused(ctx, a.layerPath(p)) // else the new one would be read-only
 	}
 	there, err := p.isThere()
 	if err != nil {

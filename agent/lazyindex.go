@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"go.uber.org/zap"
@@ -27,7 +26,11 @@ const (
 	indexFirstPass = "first pass"
 )
 
-const indexFile = "index" // its name in the cache
+// Names in the cache.
+const (
+	indexFile     = "index"
+	publishedFile = "published" // the id of the published index that it is
+)
 
 // lazyCache opens the cache when it is first needed.
 func (a *Agent) lazyCache() (*cache.Cache, error) {
@@ -97,12 +100,15 @@ func (a *Agent) publishedIndex(ctx context.Context, c *cache.Cache, id string, w
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(a.cfg.CacheDir, "install-")
+	// The directory has to be there before the index is put into it.
+	err = c.WriteFile(id, publishedFile, func(w io.Writer) error {
+		_, err := io.WriteString(w, o.ID+"\n")
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
-	x, err := FetchIndex(ctx, a.cfg.Client, o, filepath.Join(dir, indexFile), want,
+	x, err := FetchIndex(ctx, a.cfg.Client, o, c.Path(id, indexFile), want,
 		objects.ReaderOptions{RetryBudget: a.cfg.RetryBudget, Network: a.cfg.Network})
 	if err != nil {
 		return nil, err
@@ -110,13 +116,6 @@ func (a *Agent) publishedIndex(ctx context.Context, c *cache.Cache, id string, w
 	if !vouches(x, want) {
 		x.Close()
 		return nil, fmt.Errorf("published index %s: %w: it does not know the SHA-256", o.ID, index.ErrMismatch)
-	}
-	werr := c.WriteFile(id, indexFile, func(w io.Writer) error {
-		_, err := w.Write(x.Bytes())
-		return err
-	})
-	if werr != nil {
-		a.log.Warn("index not kept", zap.String("error", errorText(werr))) // it is mapped, so it can be used
 	}
 	return x, nil
 }

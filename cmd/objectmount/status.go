@@ -102,6 +102,12 @@ func printStatus(a *app, st agent.Status, asJSON bool) error {
 		if it.Percent > 0 && it.Percent < 100 {
 			state = fmt.Sprintf("%s %.0f%%", state, it.Percent)
 		}
+		if it.Lazy != nil {
+			state += ", lazy"
+			if it.State == agent.StateReady && it.Phase != "" {
+				state += " (" + it.Phase + ")"
+			}
+		}
 		if it.Bound {
 			state += ", bind mount"
 		}
@@ -122,6 +128,9 @@ func printStatus(a *app, st agent.Status, asJSON bool) error {
 		fmt.Fprintf(a.err, "\nspec not applied: %v\n", st.SpecError)
 	}
 	for _, it := range st.Items {
+		if it.Note != "" {
+			fmt.Fprintf(a.err, "\n%s: %s\n", printable(it.Path), printable(it.Note))
+		}
 		if it.Error == "" {
 			continue
 		}
