@@ -68,7 +68,7 @@ func (b *bencher) tools(kind, archive string) ([]tool, error) {
 
 // ours is the command of ours; what it keeps for itself is beside $OUT.
 func (b *bencher) ours(archive string) string {
-	return "'" + b.binary + "' mount '" + archive + "' $OUT --state-dir $OUT.state --run-dir $OUT.state --no-progress >/dev/null"
+	return "'" + b.binary + "' mount --extract '" + archive + "' $OUT --state-dir $OUT.state --run-dir $OUT.state --no-progress >/dev/null"
 }
 
 // plain is the uncompressed archive: the one beside it, or one made of it.
