@@ -11,8 +11,9 @@
 // removed, ext4 searches long for inodes that are not recently deleted, and
 // every figure is wrong. ext4 is a loop device over memory (needs root); tmpfs
 // is mounted anew. Runs are interleaved, so that a machine that gets slower
-// does so for all. Ours does more than the others: it verifies, syncs and
-// writes a receipt.
+// does so for all. Ours does more than the others: it verifies all checksums,
+// writes receipts, and flushes what it made. As the others' is left to the
+// kernel, ours goes on behind its end and is not in its time; with --sync it is.
 //
 // Two rows are no extractors. "inflate alone" decodes to nowhere with our
 // decoder: nothing that decodes on one thread can be faster. "tar of the plain

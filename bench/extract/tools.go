@@ -24,7 +24,7 @@ func (b *bencher) tools(kind, archive string) ([]tool, error) {
 		return err == nil
 	}
 	a := "'" + archive + "'"
-	list := []tool{{name: oursName, command: b.ours(archive)}}
+	list := []tool{{name: oursName, command: b.ours(archive)}, {name: oursName + " --sync", command: b.ours(archive, "--sync")}}
 	add := func(name, command string, bar float64) {
 		list = append(list, tool{name, "mkdir $OUT && " + command, bar})
 	}
@@ -67,8 +67,8 @@ func (b *bencher) tools(kind, archive string) ([]tool, error) {
 }
 
 // ours is the command of ours; what it keeps for itself is beside $OUT.
-func (b *bencher) ours(archive string) string {
-	return "'" + b.binary + "' mount --extract '" + archive + "' $OUT --state-dir $OUT.state --run-dir $OUT.state --no-progress >/dev/null"
+func (b *bencher) ours(archive string, flags ...string) string {
+	return "'" + b.binary + "' mount --extract " + strings.Join(flags, " ") + " '" + archive + "' $OUT --state-dir $OUT.state --run-dir $OUT.state --no-progress >/dev/null"
 }
 
 // plain is the uncompressed archive: the one beside it, or one made of it.
