@@ -175,6 +175,7 @@ func (fs *FS) start(ctx context.Context, opt Options, root index.Type, l *layer)
 		defer l.close()
 		fs.server.serve()
 	}()
+	unpoll(fs.info.Lower, root)
 	if err := setReadAhead(fs.info.Lower, opt.ReadAhead); err != nil {
 		fs.info.Notes = append(fs.info.Notes, fmt.Sprintf("the kernel reads ahead 128 KiB only (%v)", err))
 	}
