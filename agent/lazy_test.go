@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -374,6 +375,101 @@ func TestLazyManual(t *testing.T) {
 		}
 		if err := a.Serve(t.Context()); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestLazyNetwork: a first pass whose network goes away is no mount for good:
+// it is made anew, and what was written meanwhile is in it.
+func TestLazyNetwork(t *testing.T) {
+	w := needFUSE(t)
+	data, content := bigTree(8)
+	id := w.upload("a.tgz", data)
+	half := func(rw http.ResponseWriter, r *http.Request) bool {
+		if !isDownload(r) {
+			return false
+		}
+		// The first bytes, so that the tree is live, and then nothing more.
+		if !strings.HasPrefix(r.Header.Get("Range"), "bytes=0-") {
+			rw.WriteHeader(http.StatusServiceUnavailable)
+			return true
+		}
+		w.handler.ServeHTTP(&cutting{rw, len(data) / 4}, r)
+		return true
+	}
+	w.intercept.Store(&half)
+	w.write(w.entry(id, "a", lazyMode))
+	d := w.daemon(func(c *agent.Config) { c.RetryBudget = 300 * time.Millisecond })
+	w.eventually("the first pass to fail", func() bool {
+		it := w.item(d.status(), "a")
+		return it.State == agent.StateFailed && it.Error != "" && it.Hint != ""
+	})
+	w.intercept.Store(nil)
+	it := w.item(d.settles(states{"a": "ready"}), "a")
+	w.eventually("the index to be complete", func() bool {
+		it = w.item(d.status(), "a")
+		return it.Lazy != nil && it.Lazy.Complete
+	})
+	if w.read("a/big/7") != string(content(7)) || !it.Lazy.Writable {
+		t.Errorf("item is %+v (%+v)", it, it.Lazy)
+	}
+}
+
+// cutting passes on so many bytes of a body, and then cuts the connection.
+type cutting struct {
+	http.ResponseWriter
+	left int
+}
+
+func (c *cutting) Write(p []byte) (int, error) {
+	if c.left -= len(p); c.left < 0 {
+		panic(http.ErrAbortHandler)
+	}
+	return c.ResponseWriter.Write(p)
+}
+
+// TestLazyRestarts: a daemon that is stopped and started under readers leaves
+// neither dead nor stacked mounts.
+func TestLazyRestarts(t *testing.T) {
+	w := needFUSE(t)
+	data, content := bigTree(2)
+	w.write(w.entry(w.upload("a.tgz", data), "a", lazyMode))
+	rounds := 20
+	if testing.Short() {
+		rounds = 3
+	}
+	good := filepath.Join(w.dir, "good")
+	if err := os.WriteFile(good, content(1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// Processes of their own: this one serves the mount. cmp ends with 1 where
+	// bytes differ, and with 2 where it cannot read.
+	var readers []*exec.Cmd
+	for range 2 {
+		c := exec.Command("sh", "-c", `while [ ! -e "$3" ]; do cmp -s "$1" "$2"; [ $? != 1 ] || exit 1; done`,
+			"sh", good, w.path("a/big/1"), filepath.Join(w.dir, "stop"))
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		readers = append(readers, c)
+	}
+	for range rounds {
+		d := w.daemon()
+		d.settles(states{"a": "ready"})
+		if n := len(w.mounts()); n != 1 {
+			t.Errorf("%d mounts: %+v", n, w.mounts())
+		}
+		d.stop()
+		if left := w.mounts(); len(left) != 0 {
+			t.Errorf("the daemon left %+v", left)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(w.dir, "stop"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range readers {
+		if err := c.Wait(); err != nil {
+			t.Errorf("wrong bytes: %v", err)
 		}
 	}
 }

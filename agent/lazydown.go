@@ -26,16 +26,7 @@ func lazyState(ctx context.Context, path string) (mount.State, error) {
 	if err != nil {
 		return "", err
 	}
-	all, err := mount.List(ctx)
-	if err != nil {
-		return "", err
-	}
-	for _, m := range all {
-		if m.Dir == filepath.Join(real, filepath.Base(path)) {
-			return m.State, nil
-		}
-	}
-	return "", nil
+	return mount.StateAt(ctx, filepath.Join(real, filepath.Base(path)))
 }
 
 // detach takes down the lazy mount of a receipt, whichever process serves it,

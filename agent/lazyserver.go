@@ -194,10 +194,11 @@ func (s *server) mount(ctx context.Context, m *Mount, p *published, owner extrac
 	if !m.Xattrs {
 		tree = s.withoutXattrs()
 	}
-	var err error
-	if s.fs, err = mount.Mount(ctx, p.RealPath, tree, s.reader, opt); err != nil {
-		return err
+	fs, err := mount.Mount(ctx, p.RealPath, tree, s.reader, opt)
+	if err != nil {
+		return cmp.Or(errors.Unwrap(err), err) // whoever asked says what was mounted where
 	}
+	s.fs = fs
 	return nil
 }
 

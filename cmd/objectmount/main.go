@@ -12,6 +12,8 @@
 //	exit.go      the table of exit codes
 //	client.go    an API client from flags, environment and key files
 //	progress.go  progress at a terminal, quiet lines elsewhere
+//	lazy.go      the process behind a lazy mount
+//	doctor.go    what this machine can and cannot do
 //	output.go    tables, JSON, sizes and times for people
 package main
 
