@@ -65,6 +65,20 @@ func ask(ctx context.Context, all []*mountinfo.Info) []Mounted {
 	return out
 }
 
+// StateAt is how the mount of ours at dir answers, the topmost if there are
+// several; "" if there is none. No other mount is asked anything.
+func StateAt(ctx context.Context, dir string) (State, error) {
+	rows, err := at(dir)
+	if err != nil || len(rows) == 0 {
+		return "", err
+	}
+	top := rows[len(rows)-1]
+	if lower := lowerOf(top); lower != "" {
+		return probe(ctx, lower), nil
+	}
+	return probe(ctx, top.Mountpoint), nil
+}
+
 // isOurs goes by the names that attach and layer.mount give.
 func isOurs(m *mountinfo.Info) bool {
 	return m.Source == fsName && (m.FSType == fuseType || m.FSType == "overlay")
