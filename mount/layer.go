@@ -236,8 +236,8 @@ func (l *layer) mount(dir string) error {
 // settle makes the layer forget what it looked up while the tree still grew, when
 // that has ended. Overlayfs keeps what it found below for good: a name that
 // led to another entry in the end would give ESTALE for ever. A remount, which
-// changes nothing else, drops all names that nobody holds open. The tree's own
-// answers have to run out first.
+// changes nothing else, drops all names that nobody uses at that moment: it is
+// done a few times. The tree's own answers have to run out first.
 func (l *layer) settle(s *server, dir string) {
 	if s.tree.Complete() {
 		return
@@ -247,16 +247,18 @@ func (l *layer) settle(s *server, dir string) {
 		if err := s.tree.Children(s.alive, 0, 0, func(int, index.Child) bool { return false }); err != nil {
 			return
 		}
-		select {
-		case <-time.After(2 * unsettled):
-		case <-s.alive.Done():
-			return
-		}
-		if rows, err := at(dir); err != nil || len(rows) == 0 || lowerOf(rows[len(rows)-1]) != l.lower() {
-			return // unmounted
-		}
-		if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
-			s.log.Printf("remount %s: %v", dir, err)
+		for _, pause := range []time.Duration{2 * unsettled, 2 * unsettled, 4 * unsettled, 8 * unsettled} {
+			select {
+			case <-time.After(pause):
+			case <-s.alive.Done():
+				return
+			}
+			if rows, err := at(dir); err != nil || len(rows) == 0 || lowerOf(rows[len(rows)-1]) != l.lower() {
+				return // unmounted
+			}
+			if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+				s.log.Printf("remount %s: %v", dir, err)
+			}
 		}
 	})
 }
