@@ -5,9 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/gob"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -85,56 +83,16 @@ func loop(dir string) {
 	}
 }
 
-// compare reads files of dir b at random offsets, drops what the kernel keeps of
-// them, and holds the bytes against those of dir a.
+// compare reads at random offsets and holds the bytes of two trees against each
+// other.
 func compare(seed, a, b string) {
 	n, _ := strconv.ParseUint(seed, 10, 64)
-	rnd := rand.New(rand.NewPCG(n, 1))
-	var files []string
-	filepath.WalkDir(a, func(path string, d os.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			rel, _ := filepath.Rel(a, path)
-			files = append(files, rel)
-		}
-		return err
-	})
-	p, q := make([]byte, 300<<10), make([]byte, 300<<10)
 	rounds := 400
 	if underRace {
 		rounds = 50
 	}
-	for range rounds {
-		name := files[rnd.IntN(len(files))]
-		err := func() error {
-			f, err := os.Open(filepath.Join(a, name))
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			g, err := os.Open(filepath.Join(b, name))
-			if err != nil {
-				return err
-			}
-			defer g.Close()
-			st, err := f.Stat()
-			if err != nil {
-				return err
-			}
-			off, size := rnd.Int64N(st.Size()+1), 1+rnd.IntN(len(p))
-			n, err1 := f.ReadAt(p[:size], off)
-			m, err2 := g.ReadAt(q[:size], off)
-			if n != m || err1 != err2 || string(p[:n]) != string(q[:n]) {
-				return fmt.Errorf("%s [%d,+%d): %d bytes, %v; in the mount %d, %v", name, off, size, n, err1, m, err2)
-			}
-			return dontNeed(g)
-		}()
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-	}
-	if len(files) == 0 {
-		fmt.Fprintln(os.Stderr, errors.New("no files"))
+	if err := archivetest.Sample(n, a, b, rounds); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }

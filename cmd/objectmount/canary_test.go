@@ -188,7 +188,8 @@ func (c *canary) await(name, prefix string) string {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	c.t.Fatalf("%q did not appear in the log of %s", prefix, name)
+	b, _ := os.ReadFile(c.path("logs", name))
+	c.t.Fatalf("%q did not appear in the log of %s:\n%s", prefix, name, b)
 	return ""
 }
 

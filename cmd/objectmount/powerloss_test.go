@@ -256,7 +256,8 @@ func newCutDisk(t *testing.T, work string) *cutDisk {
 
 func (d *cutDisk) command(args ...string) *exec.Cmd {
 	c := exec.Command("objectmount", args...)
-	c.Env = append(os.Environ(), "OBJECTMOUNT_STATE_DIR="+d.state, "OBJECTMOUNT_RUN_DIR="+d.state)
+	c.Env = append(os.Environ(), "OBJECTMOUNT_STATE_DIR="+d.state, "OBJECTMOUNT_RUN_DIR="+d.state,
+		"OBJECTMOUNT_CACHE_DIR="+filepath.Join(d.dir, "cache"))
 	return c
 }
 
