@@ -26,18 +26,25 @@ const (
 // disk is full or broken, when the lock of the cache cannot be had in two
 // seconds, or when the bytes are not what the layout says. After a failed
 // write nothing is written for 30 seconds. data is not retained.
-func (b *Blob) PutSpan(i int, data []byte) {
+func (b *Blob) PutSpan(i int, data []byte) { b.putOrDrop(i, data, false) }
+
+// PutSpare is PutSpan for a span that nobody has asked for. It is dropped when
+// others would have to be evicted for it, and until it is read it is the first
+// to go.
+func (b *Blob) PutSpare(i int, data []byte) { b.putOrDrop(i, data, true) }
+
+func (b *Blob) putOrDrop(i int, data []byte, spare bool) {
 	st := b.enter(i)
 	if st == nil {
 		return
 	}
 	defer st.leave()
-	if err := guard(func() error { return b.offer(i, data) }); err != nil {
+	if err := guard(func() error { return b.offer(i, data, spare) }); err != nil {
 		b.count.dropped.Add(1)
 	}
 }
 
-func (b *Blob) offer(i int, data []byte) error {
+func (b *Blob) offer(i int, data []byte, spare bool) error {
 	off, size, sum, ok := place(b.files.layout, i)
 	if !ok || size != len(data) {
 		return errUnfit
@@ -55,7 +62,7 @@ func (b *Blob) offer(i int, data []byte) error {
 	}
 	err := c.locked(putWait, func() error {
 		// A fault skips what follows it in put; so guard that by itself.
-		err := guard(func() error { return b.put(i, data, off, crc) })
+		err := guard(func() error { return b.put(i, data, off, crc, spare) })
 		if err != nil && !errors.Is(err, errNoRoom) && !errors.Is(err, errUnfit) {
 			b.count.errors.Add(1)
 			_ = c.lower()
@@ -65,7 +72,9 @@ func (b *Blob) offer(i int, data []byte) error {
 	switch {
 	case err == nil, errors.Is(err, errUnfit):
 	case errors.Is(err, errNoRoom):
-		c.rest(pauseNoRoom)
+		if !spare {
+			c.rest(pauseNoRoom)
+		}
 	case errors.Is(err, errBusy):
 		c.rest(pauseBusy)
 	default:
@@ -78,7 +87,7 @@ func (b *Blob) offer(i int, data []byte) error {
 func (c *Cache) rest(d time.Duration) { c.paused.Store(int64(time.Since(c.start) + d)) }
 
 // put writes span i. The lock is held.
-func (b *Blob) put(i int, data []byte, off int64, crc uint32) error {
+func (b *Blob) put(i int, data []byte, off int64, crc uint32, spare bool) error {
 	f, size := b.files, len(data)
 	s := &f.state.slots[i]
 	w := s.word.Load()
@@ -95,6 +104,9 @@ func (b *Blob) put(i int, data []byte, off int64, crc uint32) error {
 			return err
 		}
 		space := f.space(off, size)
+		if spare && b.cache.short(space) > 0 {
+			return errNoRoom
+		}
 		if err := b.cache.makeRoom(space); err != nil {
 			return err
 		}
@@ -122,7 +134,11 @@ func (b *Blob) put(i int, data []byte, off int64, crc uint32) error {
 		}
 		return err
 	}
-	s.set(w, statePresent, flagChecked|flagUsed)
+	flags := uint64(flagChecked | flagUsed)
+	if spare {
+		flags = flagChecked
+	}
+	s.set(w, statePresent, flags)
 	b.count.puts.Add(1)
 	return nil
 }

@@ -112,6 +112,29 @@ func (c *Cache) short(n int64) int64 {
 	return over
 }
 
+// Room is how many bytes of spans can be put without evicting any, by budget
+// and floor; never negative. Spans take whole blocks of the file system.
+func (b *Blob) Room() int64 {
+	st := b.enter(0)
+	if st == nil {
+		return 0
+	}
+	defer st.leave()
+	c := b.cache
+	room := -c.short(0)
+	if room < MaxSpanSize {
+		// The account may be too high.
+		_ = c.locked(putWait, func() error {
+			if time.Since(c.start)-c.recounted <= recountEvery {
+				return nil
+			}
+			return c.recount()
+		})
+		room = -c.short(0)
+	}
+	return max(room, 0)
+}
+
 // makeRoom sees to it that n bytes fit, or returns errNoRoom. The lock is held.
 func (c *Cache) makeRoom(n int64) error {
 	over := c.short(n)
