@@ -3,7 +3,7 @@
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test test-deps lint bench bench-extract bench-inflate bench-index bench-fetch soak-fetch clean
+.PHONY: build demo test test-deps lint bench bench-extract bench-inflate bench-index bench-fetch bench-lazy plots soak-fetch clean
 
 build: ## the static binary, bin/objectmount
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/objectmount ./cmd/objectmount
@@ -44,6 +44,12 @@ bench-index: ## indexes: built, opened, read; and spans in the cache beside a pr
 
 bench-fetch: ## objects from far and near beside curl and aria2c, and from a URL to a tree (root)
 	$(GO) run ./bench/fetch
+
+bench-lazy: ## lazy mounts: time to the first file, bytes fetched, reading, beside extraction and peers (root)
+	$(GO) run ./bench/lazy -out docs/lazy.json
+
+plots: ## the pictures of README.md, from the figures of the last bench-lazy (needs gnuplot)
+	$(GO) run ./bench/lazy plots docs/lazy.json docs
 
 clean:
 	rm -rf bin bench/out

@@ -31,6 +31,7 @@ var mayImport = map[string][]string{
 	"bench/extract":        nil, // runs the binary
 	"bench/fetch":          {"internal/faulttest", "objects"},
 	"bench/inflate":        {"internal/inflate"},
+	"bench/lazy":           {"internal/faulttest", "store"},
 	"bench/inflate/gunzip": {"internal/inflate"},
 }
 
@@ -43,7 +44,7 @@ var doors = map[string][]string{
 	"github.com/fsnotify/fsnotify":     {"agent"},
 	"github.com/google/renameio":       {"agent"},
 	"github.com/hanwen/go-fuse":        {"mount"},
-	"github.com/klauspost/compress":    {"extract", "index", "bench/inflate", "bench/inflate/gunzip"},
+	"github.com/klauspost/compress":    {"extract", "index", "bench/inflate", "bench/inflate/gunzip", "bench/lazy"},
 	"github.com/moby/patternmatcher":   {"extract"},
 	"github.com/moby/sys/mountinfo":    {"mount"},
 	"github.com/schollz/progressbar":   {"cmd/objectmount"},
@@ -59,7 +60,7 @@ var doors = map[string][]string{
 	"go.uber.org/goleak":               {},
 	"github.com/rogpeppe/go-internal":  {},
 	"objectmount/internal/archivetest": {},
-	"objectmount/internal/faulttest":   {"bench/fetch"}, // else tests only
+	"objectmount/internal/faulttest":   {"bench/fetch", "bench/lazy"}, // else tests only
 }
 
 type listed struct {
