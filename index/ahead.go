@@ -24,10 +24,11 @@ const (
 
 // follow takes note of a read of [off, end), and reads ahead.
 func (r *Reader) follow(off, end int64) {
+	r.mu.Lock()
 	if r.opt.ReadAhead <= 0 {
+		r.mu.Unlock()
 		return
 	}
-	r.mu.Lock()
 	r.clock++
 	s := &r.follows[0]
 	for i := range r.follows {
@@ -58,6 +59,11 @@ func (r *Reader) follow(off, end int64) {
 	if end-off > plainSpan {
 		from, to = off, max(to, end)
 	}
+	r.runAhead(from, to)
+}
+
+// runAhead begins flights for what is nowhere yet of stream bytes [from, to).
+func (r *Reader) runAhead(from, to int64) {
 	to = min(to, r.t.StreamSize())
 	for from < to {
 		run, next := r.collect(from, to, false)
@@ -70,6 +76,51 @@ func (r *Reader) follow(off, end int64) {
 		}
 		from = next
 	}
+}
+
+const (
+	besideFiles = 16
+	besideBytes = 4 << 20
+	besideRows  = 64 // looked at to find them
+)
+
+// beside reads ahead the files that follow a file in its directory and in the
+// archive: whoever opens one of them is likely to open the next. Most are in
+// the span that the file is in; this is about those behind it. sp was not
+// there, else whoever reads file after file is a sequence already.
+func (r *Reader) beside(row uint32, sp span) {
+	r.mu.Lock()
+	off := r.opt.ReadAhead <= 0
+	r.mu.Unlock()
+	if off || row == 0 {
+		return
+	}
+	a, err := r.t.Attr(row)
+	if err != nil {
+		return
+	}
+	from := sp.off + int64(sp.size)
+	to, files := from, 0
+	for next := row + 1; next <= row+besideRows && int64(next) < int64(r.t.NumRows()) && files < besideFiles; next++ {
+		b, err := r.t.Attr(next)
+		if err != nil || b.Parent != a.Parent || b.Type != TypeFile {
+			continue
+		}
+		f, err := r.t.file(next)
+		if err != nil || f.size == 0 {
+			continue
+		}
+		files++
+		at, n, err := f.at(0, r.t.piece)
+		if err != nil || at < sp.off { // a hole, or a name for a file further in front
+			continue
+		}
+		if at >= from+besideBytes {
+			break
+		}
+		to = max(to, min(at+n, from+besideBytes))
+	}
+	r.runAhead(from, to)
 }
 
 // collect begins flights for a run of spans from stream byte off on that are
@@ -101,7 +152,7 @@ func (r *Reader) collect(off, end int64, wanted bool) (flights []*flight, next i
 			r.mu.Unlock()
 			return flights, -1
 		}
-		f := r.begin(sp)
+		f := r.begin(sp, false)
 		f.ahead = !wanted
 		r.mu.Unlock()
 		if len(flights) == 0 {

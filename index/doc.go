@@ -102,6 +102,12 @@
 // rename, and never touches a file that is there. A disk that fails behind the
 // mapping is an error of the method that wanted the page.
 //
+// What is fetched before anybody asks for it: the rest of a span, which comes
+// for free; what follows a sequence of reads, or a file in its directory
+// (ahead.go); and in the background what a trace says was read the last time,
+// or all ([Reader.Fetch]). A [Reader] records such a trace ([Reader.Trace]),
+// whose file trace.go describes.
+//
 // Published, an index is its file compressed by zstd, as an object of its own:
 // see [PublishedName], [Index.Metadata], [Index.Publish] and [Install].
 //

@@ -28,7 +28,9 @@ type flight struct {
 	// Guarded by Reader.mu.
 	refs  int  // readers, and the flight's own goroutine
 	ahead bool // goes on without readers
+	spare bool // nobody has asked for it so far: kept only where there is room
 	known bool // in Reader.flights
+	busy  bool // counted in Reader.traffic
 	buf   []byte
 	held  int64 // bytes of Reader.held
 }
@@ -38,6 +40,7 @@ type run struct {
 	flights []*flight
 	live    atomic.Int32 // flights that somebody wants
 	cancel  context.CancelFunc
+	over    chan struct{} // closed when all have landed and were put into Spans
 }
 
 const (
@@ -61,19 +64,23 @@ func (r *Reader) join(sp span, begin bool) (f *flight, began bool) {
 	defer r.mu.Unlock()
 	if f = r.flights[sp.i]; f != nil {
 		f.refs++
+		f.spare = false
 		return f, false
 	}
 	if !begin || r.ctx.Err() != nil {
 		return nil, false
 	}
-	return r.begin(sp), true
+	return r.begin(sp, false), true
 }
 
 // begin makes a flight with one reader. The lock is held.
-func (r *Reader) begin(sp span) *flight {
-	f := &flight{sp: sp, done: make(chan struct{}), refs: 2, known: true} // the reader, and the goroutine to come
+func (r *Reader) begin(sp span, spare bool) *flight {
+	f := &flight{sp: sp, done: make(chan struct{}), refs: 2, known: true, spare: spare, busy: !spare} // the reader, and the goroutine to come
 	r.flights[sp.i] = f
 	r.wg.Add(1)
+	if f.busy {
+		r.traffic.begin()
+	}
 	return f
 }
 
@@ -167,12 +174,12 @@ func (r *Reader) evict() bool {
 }
 
 // launch starts the goroutine of a run of flights that were begun.
-func (r *Reader) launch(flights []*flight, ahead bool) {
+func (r *Reader) launch(flights []*flight, ahead bool) *run {
 	if len(flights) == 0 {
-		return
+		return nil
 	}
 	ctx, cancel := context.WithCancel(r.ctx)
-	u := &run{flights: flights, cancel: cancel}
+	u := &run{flights: flights, cancel: cancel, over: make(chan struct{})}
 	r.mu.Lock()
 	for _, f := range flights {
 		f.run = u
@@ -185,9 +192,11 @@ func (r *Reader) launch(flights []*flight, ahead bool) {
 	}
 	r.mu.Unlock()
 	go func() {
+		defer close(u.over)
 		defer cancel()
 		r.fly(ctx, u, ahead)
 	}()
+	return u
 }
 
 // fly fetches a run and decodes its spans. It takes the memory for all of it
@@ -268,6 +277,7 @@ func (r *Reader) decode(ctx context.Context, f *flight, fetched []byte, ahead bo
 	}
 	if ahead {
 		r.stats.ahead.Add(1)
+		r.stats.unasked.Add(f.sp.hi - f.sp.lo)
 	}
 	f.buf = getBuffer(int(f.bytes())) // nobody else looks at it before it has landed
 	data, err := r.decodeOnce(ctx, f, fetched)
@@ -343,10 +353,14 @@ func (r *Reader) land(f *flight, data []byte, err error) {
 		f.known = false
 	}
 	close(f.done)
+	spare := f.spare
 	r.mu.Unlock()
+	if f.busy {
+		r.traffic.end()
+	}
 
 	if err == nil && r.spans != nil {
-		r.spans.PutSpan(f.sp.i, data)
+		r.put(f.sp.i, data, spare)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // ReaderOptions of a Reader; the zero value is good.
@@ -19,6 +20,11 @@ type ReaderOptions struct {
 	// ReadAhead bounds how far a sequence of reads is read ahead; 16 MiB if
 	// 0, none if negative.
 	ReadAhead int64
+	// Record is for how long after the first read it is noted which spans
+	// reads use, see Reader.Trace; 0: not at all.
+	Record time.Duration
+	// Traffic is that of several Readers that share a link; nil: its own.
+	Traffic *Traffic
 }
 
 // Reader reads any byte of an object's stream, and of its files. It is safe
@@ -42,6 +48,9 @@ type Reader struct {
 	wg   sync.WaitGroup
 	turn chan struct{} // decodings ahead of readers, as many as processors
 
+	traffic *Traffic
+	record  *recorder // nil: nothing is recorded
+
 	mu      sync.Mutex      // guards the rest
 	flights map[int]*flight // under way, or kept
 	kept    []*flight       // done, the oldest first
@@ -59,7 +68,9 @@ type Stats struct {
 	Hits    int64 // reads of a span that was in Spans or in memory
 	Misses  int64 // reads of a span that had to be decoded or waited for
 	Decoded int64 // spans decoded
-	Ahead   int64 // of them before anybody asked
+	Ahead   int64 // of them before anybody asked, those in the background too
+	Spare   int64 // of them in the background
+	Unasked int64 // bytes of the object that those before anybody asked are made of
 	Fetched int64 // bytes read of the source
 	Failed  int64 // spans that could not be decoded
 	Waiting int64 // reads that wait right now
@@ -67,7 +78,7 @@ type Stats struct {
 }
 
 type counters struct {
-	hits, misses, decoded, ahead, fetched, failed, waiting atomic.Int64
+	hits, misses, decoded, ahead, spare, unasked, fetched, failed, waiting atomic.Int64
 }
 
 var errReaderClosed = fmt.Errorf("index: reader: %w", fs.ErrClosed)
@@ -78,13 +89,16 @@ func NewReader(t Table, src Source, spans Spans, opt ReaderOptions) *Reader {
 	if opt.Memory <= 0 {
 		opt.Memory = 32 << 20
 	}
-	if opt.ReadAhead == 0 {
-		opt.ReadAhead = 16 << 20
-	}
-	opt.ReadAhead = min(opt.ReadAhead, opt.Memory/2)
+	opt.ReadAhead = readAhead(opt.ReadAhead, opt.Memory)
 	r := &Reader{
 		t: t, src: src, spans: spans, opt: opt, turn: make(chan struct{}, processors()),
-		flights: map[int]*flight{}, freed: make(chan struct{}),
+		flights: map[int]*flight{}, freed: make(chan struct{}), traffic: opt.Traffic,
+	}
+	if r.traffic == nil {
+		r.traffic = new(Traffic)
+	}
+	if opt.Record > 0 {
+		r.record = newRecorder(opt.Record)
 	}
 	r.ctx, r.quit = context.WithCancel(context.Background())
 	return r
@@ -96,7 +110,23 @@ func (r *Reader) Close() error {
 	r.quit() // under the lock, where flights begin: none does after it
 	r.mu.Unlock()
 	r.wg.Wait()
+	r.record.end()
 	return nil
+}
+
+// SetReadAhead changes ReaderOptions.ReadAhead. Without reading ahead a read
+// fetches the spans that it is of, and nothing else.
+func (r *Reader) SetReadAhead(n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.opt.ReadAhead = readAhead(n, r.opt.Memory)
+}
+
+func readAhead(n, memory int64) int64 {
+	if n == 0 {
+		n = 16 << 20
+	}
+	return min(n, memory/2)
 }
 
 // Stats is a snapshot.
@@ -107,6 +137,7 @@ func (r *Reader) Stats() Stats {
 	c := &r.stats
 	return Stats{
 		Hits: c.hits.Load(), Misses: c.misses.Load(), Decoded: c.decoded.Load(), Ahead: c.ahead.Load(),
+		Spare: c.spare.Load(), Unasked: c.unasked.Load(),
 		Fetched: c.fetched.Load(), Failed: c.failed.Load(), Waiting: c.waiting.Load(), Held: held,
 	}
 }
@@ -115,6 +146,11 @@ func (r *Reader) Stats() Stats {
 // with an error, which is io.EOF at the end. While the first pass runs it
 // waits for bytes that have not been seen.
 func (r *Reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	return r.read(ctx, p, off, 0)
+}
+
+// read is ReadAt for content of the file row; 0: of whatever.
+func (r *Reader) read(ctx context.Context, p []byte, off int64, row uint32) (int, error) {
 	if off < 0 {
 		return 0, errors.New("index: negative offset")
 	}
@@ -135,6 +171,7 @@ func (r *Reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 			}
 		}
 		if k := r.t.tail(p[n:], at); k > 0 {
+			r.record.tail(at)
 			n += k
 			continue
 		}
@@ -143,7 +180,7 @@ func (r *Reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 			return n, err
 		}
 		k := int(min(int64(len(p)-n), sp.off+int64(sp.size)-at))
-		if err := r.readSpan(ctx, sp, p[n:n+k], int(at-sp.off)); err != nil {
+		if err := r.readSpan(ctx, sp, p[n:n+k], int(at-sp.off), row); err != nil {
 			return n, err
 		}
 		n += k
@@ -189,7 +226,7 @@ func (r *Reader) ReadFileAt(ctx context.Context, row uint32, p []byte, off int64
 		q := p[n:min(int64(len(p)), int64(n)+run)]
 		if stream < 0 {
 			clear(q)
-		} else if k, err := r.ReadAt(ctx, q, stream); err != nil {
+		} else if k, err := r.read(ctx, q, stream, row); err != nil {
 			if err == io.EOF {
 				err = io.ErrUnexpectedEOF
 			}
@@ -200,11 +237,12 @@ func (r *Reader) ReadFileAt(ctx context.Context, row uint32, p []byte, off int64
 	return len(p), end
 }
 
-// readSpan reads bytes [off, off+len(p)) of a span.
-func (r *Reader) readSpan(ctx context.Context, sp span, p []byte, off int) error {
+// readSpan reads bytes [off, off+len(p)) of a span, for the file row.
+func (r *Reader) readSpan(ctx context.Context, sp span, p []byte, off int, row uint32) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	r.record.span(sp.i)
 	f, began := r.join(sp, false)
 	if f == nil && r.spans != nil && r.spans.ReadSpan(sp.i, p, off) {
 		r.stats.hits.Add(1)
@@ -218,6 +256,7 @@ func (r *Reader) readSpan(ctx context.Context, sp span, p []byte, off int) error
 	defer r.leave(f)
 	if began {
 		r.launch([]*flight{f}, false)
+		r.beside(row, sp)
 	}
 	select {
 	case <-f.done:
@@ -226,6 +265,8 @@ func (r *Reader) readSpan(ctx context.Context, sp span, p []byte, off int) error
 		r.stats.misses.Add(1)
 		r.stats.waiting.Add(1)
 		defer r.stats.waiting.Add(-1)
+		r.traffic.begin()
+		defer r.traffic.end()
 		select {
 		case <-f.done:
 		case <-ctx.Done():
