@@ -5,12 +5,15 @@ import (
 	"crypto/sha256"
 	"encoding/gob"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,6 +36,8 @@ func readChild(job string) {
 		gob.NewEncoder(os.Stdout).Encode(tree) // not JSON: names are bytes
 	case "loop":
 		loop(dir)
+	case "sums":
+		sums(dir)
 	case "compare":
 		seed, dirs, _ := strings.Cut(dir, " ")
 		a, b, _ := strings.Cut(dirs, " ")
@@ -80,6 +85,35 @@ func loop(dir string) {
 			return nil
 		})
 		fmt.Println("round", rounds, "of", len(first), "files")
+	}
+}
+
+// sums reads each file once, and says its SHA-256 or why it cannot be read. What
+// the kernel keeps of it is dropped.
+func sums(dir string) {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	for _, e := range files {
+		f, err := os.Open(filepath.Join(dir, e.Name()))
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		h := sha256.New()
+		_, err = io.Copy(h, f)
+		switch {
+		case errors.Is(err, syscall.EIO):
+			fmt.Println(e.Name(), "EIO")
+		case err != nil:
+			fmt.Println(e.Name(), strings.ReplaceAll(err.Error(), " ", "_"))
+		default:
+			fmt.Println(e.Name(), hex.EncodeToString(h.Sum(nil)))
+		}
+		dontNeed(f)
+		f.Close()
 	}
 }
 
