@@ -50,6 +50,12 @@ func nodeModules(t *testing.T, b *lazyBox) string {
 	return dir
 }
 
+// useModules is what people do with node_modules.
+const useModules = `npm ls --all --offline | tail -n +2
+		node --input-type=module -e 'import("@runloop/api-client").then(m => console.log(Object.keys(m).sort().join(" ")))'
+		for l in node_modules/.bin/*; do test -x $l; readlink $l; done
+		rm -r node_modules/.bin; mv node_modules n; npm ls --offline > /dev/null 2>&1 && echo found || echo missing`
+
 // TestLazyLaw: a lazy mount of a real tree is the extracted tree: while the
 // first pass runs, cold, warm, and while its cache is evicted; written to or
 // not; whoever reads and however many.
@@ -91,6 +97,9 @@ func TestLazyLaw(t *testing.T) {
 				path := b.mountLazily(t, id, "lazy")
 				b.equal(t, path)
 				b.equal(t, path)
+				if name == "node_modules" {
+					b.sameUse(t, path, useModules)
+				}
 				b.unmount(t, path)
 			})
 		})
