@@ -17,6 +17,7 @@ import (
 
 	"objectmount/cache"
 	"objectmount/extract"
+	"objectmount/index"
 	"objectmount/objects"
 	"objectmount/systemd"
 )
@@ -28,6 +29,9 @@ type Config struct {
 	RunDir      string            // control socket; default /run/objectmount
 	CacheDir    string            // indexes and spans of lazy mounts; default /var/cache/objectmount
 	CacheSize   int64             // bytes of spans kept; default a quarter of the file system
+	Prefetch    Prefetch          // of mounts that do not say it; default PrefetchAuto
+	FillRate    int64             // bytes of objects per second, fetched in the background by all mounts; 0: as fast as it goes
+	TraceFor    time.Duration     // how long the reads of a lazy mount are recorded; default 30 s
 	LazyAbove   int64             // bytes from which on mode auto is lazy; default 128 MiB; negative: never
 	Serve       bool              // the caller of Mount calls Serve: lazy mounts can be made; Run serves by itself
 	Client      *objects.Client   // nil: there is no key, and only download_url and local files can be mounted
@@ -67,7 +71,8 @@ type Agent struct {
 
 	cacheMu sync.Mutex // guards cache
 	cache   *cache.Cache
-	lost    chan string // paths of lazy mounts that went away by themselves, or failed
+	lost    chan string   // paths of lazy mounts that went away by themselves, or failed
+	traffic index.Traffic // of all lazy mounts
 }
 
 // New makes an Agent. It reads and writes nothing yet.
@@ -86,6 +91,8 @@ func New(cfg Config) (*Agent, error) {
 		}
 		*dir = abs
 	}
+	cfg.Prefetch = cmp.Or(cfg.Prefetch, PrefetchAuto)
+	cfg.TraceFor = cmp.Or(cfg.TraceFor, 30*time.Second)
 	cfg.Parallel = max(cmp.Or(cfg.Parallel, 4), 1)
 	cfg.URLValid = cmp.Or(cfg.URLValid, time.Hour)
 	cfg.RetryBudget = cmp.Or(cfg.RetryBudget, 15*time.Minute)
@@ -152,7 +159,7 @@ func (a *Agent) Mount(ctx context.Context, m Mount) (ItemStatus, error) {
 	a.mu.Lock()
 	st := it.status
 	a.mu.Unlock()
-	a.tellLazy(&st)
+	a.tellLazy(ctx, &st)
 	return st, err
 }
 
@@ -194,9 +201,8 @@ func (a *Agent) Status() Status {
 			st.Items = append(st.Items, rc.status())
 		}
 	}
-	for i := range st.Items {
-		a.tellLazy(&st.Items[i])
-	}
+	a.tellAllLazy(st.Items)
+	st.Kept = a.KeptLayers()
 	slices.SortFunc(st.Items, func(a, b ItemStatus) int { return strings.Compare(a.Path, b.Path) })
 	return st
 }

@@ -80,10 +80,14 @@ func (a *Agent) listen() (_ *control, err error) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(a.Status()) // who hung up is not told
 	})
-	c.srv = &http.Server{Handler: mux, ReadHeaderTimeout: queryTimeout, ReadTimeout: queryTimeout,
-		WriteTimeout: queryTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10, ErrorLog: zap.NewStdLog(a.log)}
+	c.srv = newControlServer(mux, a.log)
 	c.l = l
 	return c, nil
+}
+
+func newControlServer(h http.Handler, log *zap.Logger) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: queryTimeout, ReadTimeout: queryTimeout,
+		WriteTimeout: queryTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10, ErrorLog: zap.NewStdLog(log)}
 }
 
 // answer begins to answer. It is called when there is something true to say:
@@ -97,15 +101,20 @@ func (c *control) answer() {
 	}()
 }
 
-// bind makes the socket. It gets its mode before it gets its name, so that it
-// is never open to others; a socket that a dead agent left is replaced. (That
-// it is dead, the lock has shown.)
+// bind makes the socket; one that a dead agent left is replaced. (That it is
+// dead, the lock has shown.)
 func (c *control) bind(dir string) (net.Listener, error) {
 	var err error
 	if c.dir, err = os.Open(dir); err != nil {
 		return nil, err
 	}
-	tmp := short(c.dir, fmt.Sprintf("%s.%d", socketName, os.Getpid()))
+	return bindSocket(c.dir, socketName)
+}
+
+// bindSocket makes a socket in place of what has its name. It gets its mode
+// before it gets its name, so that it is never open to others.
+func bindSocket(dir *os.File, name string) (net.Listener, error) {
+	tmp := short(dir, fmt.Sprintf("%s.%d", name, os.Getpid()))
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -115,7 +124,7 @@ func (c *control) bind(dir string) (net.Listener, error) {
 	}
 	l.SetUnlinkOnClose(false) // close does it, under the name it has then
 	if err = os.Chmod(tmp, 0o600); err == nil {
-		err = os.Rename(tmp, short(c.dir, socketName))
+		err = os.Rename(tmp, short(dir, name))
 	}
 	if err != nil {
 		l.Close()
@@ -196,15 +205,16 @@ func peer(conn *net.UnixConn) (uid uint32, err error) {
 func QueryStatus(ctx context.Context, runDir string) (Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	st, err := query(ctx, runDir)
+	st, err := query(ctx, runDir, socketName)
 	if err != nil {
 		return Status{}, fmt.Errorf("ask the agent at %s: %w", filepath.Join(runDir, socketName), err)
 	}
 	return st, nil
 }
 
-func query(ctx context.Context, runDir string) (st Status, err error) {
-	dir, err := os.Open(runDir)
+// query asks for a status at the socket called name in a directory.
+func query(ctx context.Context, in, name string) (st Status, err error) {
+	dir, err := os.Open(in)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = ErrNotRunning
@@ -213,7 +223,7 @@ func query(ctx context.Context, runDir string) (st Status, err error) {
 	}
 	defer dir.Close()
 	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", short(dir, socketName))
+		return new(net.Dialer).DialContext(ctx, "unix", short(dir, name))
 	}}
 	defer tr.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/v1/status", nil)

@@ -244,7 +244,7 @@ func (b *bringing) show(ctx context.Context, sv *server, next *published, opts e
 	for _, note := range info.Notes {
 		a.log.Debug("mount", zap.String("path", b.m.Path()), zap.String("note", note))
 	}
-	a.keepServer(sv)
+	a.keepServer(sv, b.m)
 	b.it.ready(b.rc)
 	return nil
 }
@@ -284,6 +284,9 @@ func (b *bringing) resume(ctx context.Context) (done, made bool, err error) {
 		a.log.Info("lazy mount is made from the beginning", zap.String("path", b.m.Path()), zap.String("why", not.why))
 	}
 	if there && (same || p.Options == b.want.Options && p.sameStore(b.want) && p.shownAs(b.want)) {
+		if sv := a.server(b.m.Path()); sv != nil {
+			sv.setPrefetch(a.prefetchOf(b.m))
+		}
 		return true, false, b.keep()
 	}
 	if b.how.outer != "" {

@@ -102,6 +102,7 @@ func (a *Agent) takeDownLazy(ctx context.Context, rc *receipt, how UnmountMode, 
 	if err := a.detach(ctx, rc, lazily); err != nil {
 		return err
 	}
+	a.forgetSocket(rc.Path)
 	layer := a.layerPath(p)
 	edited, err := layerEdited(layer)
 	if err != nil {

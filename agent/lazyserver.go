@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -41,7 +42,17 @@ type server struct {
 	work     sync.WaitGroup
 	stopping atomic.Bool
 	passErr  atomic.Pointer[error]
+	passed   chan struct{} // closed when the first pass is over; nil if there was none
 	gone     chan struct{} // closed when all is closed
+
+	background prefetching
+	lost       atomic.Pointer[lostObject]
+	listener   io.Closer // answers for the mount; nil: the daemon does
+
+	traceMu    sync.Mutex // guards the rest
+	traceKnown bool       // trace is what there is
+	traceSaved bool
+	trace      []int // what was read the last time
 }
 
 // newServer gets an index from wherever it is, or begins a first pass. The
@@ -109,7 +120,7 @@ func (s *server) openBlob(c *cache.Cache) index.Spans {
 func (a *Agent) serverOf(m *Mount, src *source, id string, x *index.Index, from string, c *cache.Cache) *server {
 	s := a.emptyServer(m, src, id, from)
 	s.index, s.table = x, x
-	s.reader = index.NewReader(x, src.ranges, s.openBlob(c), index.ReaderOptions{})
+	s.reader = index.NewReader(x, src.ranges, s.openBlob(c), a.readerOptions())
 	s.work.Go(func() { a.publish(s.ctx, m, x) })
 	return s
 }
@@ -129,8 +140,10 @@ func (a *Agent) firstPass(ctx context.Context, m *Mount, src *source, id string,
 		s.growing = index.NewGrowing(src.ranges, opt)
 		s.table = s.growing
 	}
-	s.reader = index.NewReader(s.table, src.ranges, spans, index.ReaderOptions{})
+	s.reader = index.NewReader(s.table, src.ranges, spans, a.readerOptions())
+	s.passed = make(chan struct{})
 	s.work.Go(func() {
+		defer close(s.passed)
 		start := time.Now()
 		err := s.growing.Run(s.ctx, spans)
 		switch {
@@ -152,13 +165,22 @@ func (a *Agent) firstPass(ctx context.Context, m *Mount, src *source, id string,
 	return s, nil
 }
 
+func (a *Agent) readerOptions() index.ReaderOptions {
+	return index.ReaderOptions{Record: max(a.cfg.TraceFor, 0), Traffic: &a.traffic}
+}
+
+// complete is the finished index; nil while the first pass runs, or if it
+// failed.
+func (s *server) complete() *index.Index {
+	if s.growing != nil {
+		return s.growing.Index()
+	}
+	return s.index
+}
+
 // format is what the object is, as extraction would say it.
 func (s *server) format() string {
-	x := s.index
-	if s.growing != nil {
-		x = s.growing.Index()
-	}
-	if x != nil {
+	if x := s.complete(); x != nil {
 		return x.Format()
 	}
 	// While the first pass runs only the kind is known: what is not an archive
@@ -194,7 +216,7 @@ func (s *server) mount(ctx context.Context, m *Mount, p *published, owner extrac
 	if !m.Xattrs {
 		tree = s.withoutXattrs()
 	}
-	fs, err := mount.Mount(ctx, p.RealPath, tree, s.reader, opt)
+	fs, err := mount.Mount(ctx, p.RealPath, tree, content{s}, opt)
 	if err != nil {
 		return cmp.Or(errors.Unwrap(err), err) // whoever asked says what was mounted where
 	}
@@ -235,6 +257,10 @@ func (s *server) close() {
 	s.work.Wait()
 	if s.reader != nil {
 		_ = s.reader.Close()
+		s.saveTrace()
+	}
+	if s.listener != nil {
+		_ = s.listener.Close()
 	}
 	if s.blob != nil {
 		_ = s.blob.Close()
@@ -251,12 +277,19 @@ func (s *server) close() {
 	close(s.gone)
 }
 
-// keepServer remembers a server that has mounted, until its mount is gone.
-func (a *Agent) keepServer(s *server) {
+// keepServer remembers a server that has mounted, until its mount is gone, and
+// begins what it does in the background.
+func (a *Agent) keepServer(s *server, m *Mount) {
 	a.mu.Lock()
 	a.servers[s.path] = s
 	s.src.kept = true
 	a.mu.Unlock()
+	s.setPrefetch(a.prefetchOf(m))
+	s.work.Go(s.prefetch)
+	s.work.Go(func() { s.keepTrace(m) })
+	if a.cfg.Serve {
+		s.answer()
+	}
 	go func() {
 		s.fs.Wait()
 		a.mu.Lock()

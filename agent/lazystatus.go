@@ -1,18 +1,20 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"time"
 )
 
-// LazyStatus is how a lazy mount is doing. Of one that another process serves
+// LazyStatus is how a lazy mount is doing. Where nobody answers for the mount
 // only the first three are known.
 type LazyStatus struct {
 	Writable bool   `json:"writable"`
 	Layer    string `json:"layer,omitempty"` // where changes are kept
 	ReadOnly bool   `json:"read_only"`       // as was asked for
 
-	Served    bool       `json:"served"`                     // by the process that tells this: what follows is known
+	Served    bool       `json:"served"`                     // whoever serves it has answered: what follows is known
+	ServerPID int        `json:"server_pid,omitempty"`       // of a process of its own; 0: the agent serves it
 	Index     string     `json:"index,omitempty"`            // where it came from: "cache", "published", "first pass"
 	Complete  bool       `json:"complete"`                   // the whole tree is known
 	PassBytes int64      `json:"first_pass_bytes,omitempty"` // of the object, read by the first pass so far
@@ -30,6 +32,9 @@ type LazyStatus struct {
 	Late      int64      `json:"deadlines_missed"`           // of them, because it took too long
 	LastError string     `json:"last_error,omitempty"`       // of the last request that failed
 	LastAt    *time.Time `json:"last_error_time,omitempty"`
+	Gone      string     `json:"object_gone,omitempty"` // why what is not in the cache cannot be read
+
+	Prefetch *PrefetchStatus `json:"prefetch,omitempty"`
 }
 
 // maxCountSpans is up to how many spans are looked at one by one.
@@ -43,14 +48,19 @@ func (p *published) lazyStatus() *LazyStatus {
 	return &LazyStatus{Writable: p.Lazy.Layer != "", Layer: p.Lazy.Layer, ReadOnly: p.Lazy.ReadOnly}
 }
 
-// tellLazy adds what the server of a mount knows.
-func (a *Agent) tellLazy(it *ItemStatus) {
-	a.mu.Lock()
-	defer a.mu.Unlock() // so that the server is not closed meanwhile
-	s := a.servers[it.Path]
-	if s == nil || it.Lazy == nil {
+// tellLazy adds what the server of a mount knows, in this process or another.
+func (a *Agent) tellLazy(ctx context.Context, it *ItemStatus) {
+	if it.Lazy == nil {
 		return
 	}
+	a.mu.Lock()
+	s := a.servers[it.Path]
+	if s == nil {
+		a.mu.Unlock()
+		a.askServer(ctx, it)
+		return
+	}
+	defer a.mu.Unlock() // so that the server is not closed meanwhile
 	l := *it.Lazy
 	s.fill(&l)
 	it.Lazy = &l
@@ -64,6 +74,9 @@ func (a *Agent) tellLazy(it *ItemStatus) {
 	}
 	if it.State == StateReady && !l.Complete && it.TotalBytes > 0 {
 		it.Phase = fmt.Sprintf("first pass, %.0f %%", 100*float64(l.PassBytes)/float64(it.TotalBytes))
+	}
+	if err := s.whyGone(); err != nil {
+		it.tellGone(err)
 	}
 	if err := s.failed(); err != nil {
 		it.State, it.Error, it.Hint = StateFailed, errorText(err), ErrorHint(err)
@@ -82,6 +95,7 @@ func (s *server) fill(l *LazyStatus) {
 	}
 	r, m := s.reader.Stats(), s.fs.Stats()
 	l.Fetched, l.Hits, l.Misses = s.src.fetched(), r.Hits, r.Misses
+	l.Prefetch = s.prefetchStatus(r)
 	if n := r.Hits + r.Misses; n > 0 {
 		l.HitRate = float64(r.Hits) / float64(n)
 	}

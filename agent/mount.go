@@ -25,6 +25,7 @@ type Mount struct {
 	ObjectPath    string         // absolute; a trailing slash means "into this directory"
 	Mode          string         // "" or "auto", "extract", "lazy"
 	ReadOnly      bool           // only lazy mounts can be
+	Prefetch      Prefetch       // of a lazy mount; "": as Config says
 	Owner         string         // USER[:GROUP], names or numbers; "": owner of the nearest existing parent
 	Required      bool           // readiness waits for it
 	OnConflict    string         // "" or "error", "replace", "merge"
@@ -227,6 +228,10 @@ func checkMode(m *Mount) *fieldError {
 	switch {
 	case m.ReadOnly && m.Mode == "extract":
 		return &fieldError{"read_only", "read_only needs a lazy mount: extracted files can be written to", `leave it out, or write "mode": "lazy"`}
+	case m.Prefetch != "" && !m.Prefetch.valid():
+		return &fieldError{"prefetch", fmt.Sprintf("prefetch %.80q is unknown", m.Prefetch), `write "none", "auto" or "all", or leave it out`}
+	case m.Prefetch != "" && m.Mode == "extract":
+		return &fieldError{"prefetch", "prefetch is for lazy mounts: an extraction fetches everything", `leave it out, or write "mode": "lazy"`}
 	case m.PublishIndex && m.Mode == "extract":
 		return &fieldError{"publish_index", "publish_index needs a lazy mount: an extraction makes no index", `leave it out, or write "mode": "lazy"`}
 	case m.Mode == "lazy" && m.OnConflict == string(extract.ConflictMerge):

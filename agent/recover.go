@@ -19,6 +19,7 @@ import (
 // for any more. What a living one is at work on it leaves alone.
 func (a *Agent) tidy() {
 	a.receipts.tidy()
+	a.sweepLayers()
 	// Inner mounts first: one that goes is no edit of the one around it.
 	for _, rc := range slices.Backward(a.have()) {
 		if rc.Staging == nil {

@@ -121,7 +121,8 @@ func sameMount(a, b *Mount) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.wanted(nil, "") == b.wanted(nil, "") && cmp.Or(a.OnConflict, "error") == cmp.Or(b.OnConflict, "error")
+	return a.wanted(nil, "") == b.wanted(nil, "") && cmp.Or(a.OnConflict, "error") == cmp.Or(b.OnConflict, "error") &&
+		a.Prefetch == b.Prefetch
 }
 
 // aim gives the task another end.

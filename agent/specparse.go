@@ -229,7 +229,7 @@ func (p *parser) fields() ([]field, error) {
 func (p *parser) fill(m *Mount, fields []field) error {
 	texts := map[string]*string{
 		"object_id": &m.ObjectID, "object_path": &m.ObjectPath, "mode": &m.Mode, "owner": &m.Owner,
-		"on_conflict": &m.OnConflict, "sha256": &m.SHA256, "download_url": (*string)(&m.DownloadURL), "type": new(string),
+		"on_conflict": &m.OnConflict, "prefetch": (*string)(&m.Prefetch), "sha256": &m.SHA256, "download_url": (*string)(&m.DownloadURL), "type": new(string),
 	}
 	bools := map[string]*bool{
 		"read_only": &m.ReadOnly, "required": &m.Required, "publish_index": &m.PublishIndex, "preserve_owner": &m.PreserveOwner, "xattrs": &m.Xattrs,

@@ -59,9 +59,10 @@ type ItemStatus struct {
 // Status is how the agent is doing.
 type Status struct {
 	Version   string       `json:"version,omitempty"`
-	SpecError *SpecError   `json:"spec_error,omitempty"` // why the spec as it is now is not the one in force
-	Items     []ItemStatus `json:"items"`                // in the order of their paths
-	Ready     bool         `json:"ready"`                // every required mount is there
+	SpecError *SpecError   `json:"spec_error,omitempty"`   // why the spec as it is now is not the one in force
+	Items     []ItemStatus `json:"items"`                  // in the order of their paths
+	Kept      []KeptLayer  `json:"kept_changes,omitempty"` // changes to lazy mounts that are no longer there
+	Ready     bool         `json:"ready"`                  // every required mount is there
 	PID       int          `json:"pid"`
 	Started   time.Time    `json:"started"`
 }

@@ -183,7 +183,7 @@ func (f *fetching) collect() (*spareRun, error) {
 				return nil, ErrNoRoom
 			}
 		}
-		if err != nil || !first && (r.has(i) || i != u.flights[len(u.flights)-1].sp.i+1 || sp.lo < lo || sp.hi-lo > runBytes) ||
+		if err != nil || !first && (sp.size == 0 || r.has(i) || i != u.flights[len(u.flights)-1].sp.i+1 || sp.lo < lo || sp.hi-lo > runBytes) ||
 			room < int64(sp.size)+spareSlack || sp.hi-lo > f.left {
 			break
 		}

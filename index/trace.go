@@ -33,7 +33,7 @@ const (
 const MaxTrace = 16 << 10
 
 // MaxTraceBytes is the size of the longest trace file.
-const MaxTraceBytes = traceHeader + 4*MaxTrace + 4
+const MaxTraceBytes = int64(traceHeader) + 4*MaxTrace + 4
 
 // EncodeTrace makes the file of a trace. Spans beyond MaxTrace are left out.
 func (x *Index) EncodeTrace(spans []int) []byte {
@@ -52,7 +52,7 @@ func (x *Index) ParseTrace(b []byte) ([]int, error) {
 	switch {
 	case len(b) < traceHeader+4 || string(b[:len(traceMagic)]) != traceMagic:
 		return nil, fmt.Errorf("read trace: %w", damaged("it does not begin as a trace does"))
-	case len(b) > MaxTraceBytes || len(b)-traceHeader-4 != 4*int(le.Uint32(b[traceHeader-4:])):
+	case int64(len(b)) > MaxTraceBytes || len(b)-traceHeader-4 != 4*int(le.Uint32(b[traceHeader-4:])):
 		return nil, fmt.Errorf("read trace: %w", damaged("it has %d bytes and speaks of %d spans", len(b), le.Uint32(b[traceHeader-4:])))
 	case crc32.Checksum(b[:len(b)-4], castagnoli) != le.Uint32(b[len(b)-4:]):
 		return nil, fmt.Errorf("read trace: %w", damaged("its checksum does not match"))

@@ -177,7 +177,7 @@ func TestHostileTrace(t *testing.T) {
 			t.Errorf("%v: %v", spans, err)
 		}
 	}
-	if n := len(x.EncodeTrace(make([]int, index.MaxTrace+1))); n != index.MaxTraceBytes {
+	if n := len(x.EncodeTrace(make([]int, index.MaxTrace+1))); int64(n) != index.MaxTraceBytes {
 		t.Errorf("%d bytes", n)
 	}
 	if !x.IsTrace(x.TraceMetadata()) || x.IsTrace(other.TraceMetadata()) || x.IsTrace(nil) {

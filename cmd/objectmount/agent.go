@@ -45,12 +45,13 @@ The spec is a file of mounts, as in the create request of a Devbox:
                "object_path": "/home/user/data"}]}
 
 Optional keys of a mount: mode (auto, lazy, extract), read_only, publish_index,
-owner, required, on_conflict, sha256, download_url, preserve_owner, xattrs. A
+prefetch (none, auto, all), owner, required, on_conflict, sha256, download_url, preserve_owner, xattrs. A
 directory as --spec means all its *.json files.
 
 Archives from --lazy-above on are mounted lazily where that is possible: their
 tree is there at once, and bytes are fetched when they are read. The daemon
-serves them, and takes them down when it ends; --once extracts everything.`,
+serves them, and takes them down when it ends; --once extracts everything.
+--prefetch is for mounts that do not say it: see objectmount mount --help.`,
 		Example: `  objectmount agent --once --spec mounts.json
   objectmount agent                  # as objectmount.service runs it`,
 		Args: cobra.NoArgs,

@@ -108,7 +108,7 @@ type doctor struct {
 func (d *doctor) examine(ctx context.Context) []check {
 	list := []check{
 		kernelCheck(), fuseCheck(), helperCheck(), d.overlayCheck(ctx), deadlineCheck(), namespaceCheck(), deadCheck(ctx),
-		roomCheck("state", d.a.stateDir), d.cacheCheck(),
+		roomCheck("state", d.a.stateDir), d.cacheCheck(), d.keptCheck(),
 	}
 	return append(list, d.apiChecks(ctx)...)
 }

@@ -38,36 +38,51 @@ import (
 
 // cacheFlags are those of every command that can make lazy mounts.
 type cacheFlags struct {
-	dir   string
-	size  int64
-	above int64
+	Dir      string
+	Size     int64
+	Above    int64
+	Prefetch agent.Prefetch
+	FillRate int64 // bytes per second
+}
+
+// prefetchValue is a policy on the command line.
+type prefetchValue agent.Prefetch
+
+func (v *prefetchValue) String() string { return string(*v) }
+func (v *prefetchValue) Type() string   { return "policy" }
+func (v *prefetchValue) Set(text string) error {
+	p, err := agent.ParsePrefetch(text)
+	if err == nil {
+		*v = prefetchValue(p)
+	}
+	return err
 }
 
 func (c *cacheFlags) add(f *pflag.FlagSet, p places) {
-	c.above = 128 << 20
-	f.StringVar(&c.dir, "cache-dir", p.cache, "where indexes and fetched pieces of lazy mounts are kept")
-	f.Var((*byteSize)(&c.size), "cache-size", "keep no more than this of fetched pieces (default: a quarter of the file system)")
-	f.Var((*byteSize)(&c.above), "lazy-above", "mount objects lazily from this size on, unless told otherwise")
+	c.Above, c.Prefetch = 128<<20, agent.PrefetchAuto
+	f.StringVar(&c.Dir, "cache-dir", p.cache, "where indexes and fetched pieces of lazy mounts are kept")
+	f.Var((*byteSize)(&c.Size), "cache-size", "keep no more than this of fetched pieces (default: a quarter of the file system)")
+	f.Var((*byteSize)(&c.Above), "lazy-above", "mount objects lazily from this size on, unless told otherwise")
+	f.Var((*prefetchValue)(&c.Prefetch), "prefetch", "what lazy mounts fetch before it is asked for: none, auto or all")
+	f.Var((*perSecond)(&c.FillRate), "prefetch-rate", "fetch no more than this in the background (default: as fast as the link is when nobody else waits)")
 }
 
 func (c *cacheFlags) apply(cfg *agent.Config) {
-	cfg.CacheDir, cfg.CacheSize, cfg.LazyAbove = c.dir, c.size, c.above
-	if c.above == 0 {
+	cfg.CacheDir, cfg.CacheSize, cfg.LazyAbove = c.Dir, c.Size, c.Above
+	cfg.Prefetch, cfg.FillRate = c.Prefetch, c.FillRate
+	if c.Above == 0 {
 		cfg.LazyAbove = 1 // zero would mean the default
 	}
 }
 
 // mountJob is one `objectmount mount`, as it goes to another process.
 type mountJob struct {
-	Mount   agent.Mount
-	URL     string // Mount.DownloadURL, which does not show itself
-	Limits  extract.Limits
-	Network objects.Limits
-	Sync    bool
-	Cache   struct {
-		Dir         string
-		Size, Above int64
-	}
+	Mount                              agent.Mount
+	URL                                string // Mount.DownloadURL, which does not show itself
+	Limits                             extract.Limits
+	Network                            objects.Limits
+	Sync                               bool
+	Cache                              cacheFlags
 	BaseURL, KeyFile, StateDir, RunDir string
 	Timeout                            time.Duration
 	NoProgress                         bool
@@ -77,7 +92,7 @@ type mountJob struct {
 func (a *app) job(m agent.Mount, limits extract.Limits, network objects.Limits, c cacheFlags, sync bool) (*mountJob, error) {
 	j := &mountJob{Mount: m, URL: m.DownloadURL.Reveal(), Limits: limits, Network: network, Sync: sync,
 		BaseURL: a.baseURL, KeyFile: a.keyFile, StateDir: a.stateDir, RunDir: a.runDir, Timeout: a.timeout, NoProgress: a.noProgress}
-	j.Cache.Dir, j.Cache.Size, j.Cache.Above = c.dir, c.size, c.above
+	j.Cache = c
 	// The other process is in another directory.
 	for _, dir := range []*string{&j.StateDir, &j.RunDir, &j.Cache.Dir, &j.KeyFile} {
 		if *dir == "" {
@@ -90,10 +105,6 @@ func (a *app) job(m agent.Mount, limits extract.Limits, network objects.Limits, 
 		*dir = abs
 	}
 	return j, nil
-}
-
-func (j *mountJob) cache() *cacheFlags {
-	return &cacheFlags{j.Cache.Dir, j.Cache.Size, j.Cache.Above}
 }
 
 // maxJob bounds what is read from the pipes, in bytes.

@@ -48,6 +48,12 @@ is mounted at the same path again. A process stays behind and serves it until
 "objectmount unmount" ends it. --lazy does so whatever the size, and with single
 files too, which are read-only then; --extract never does.
 
+--prefetch says what a lazy mount fetches before anybody asks for it: none is
+nothing but the rest of each piece; auto is also what follows what is read, and
+what was read in the first half minute the last time the object was mounted;
+all is everything, when nobody asks for anything else, as far as the cache has
+room. --prefetch-rate bounds what goes on in the background.
+
 As with tar, the command does not wait for the disk. It leaves a process behind
 that does, which keeps the file system in use for a moment; after a power cut
 in that moment the next agent or mount command makes the mount again. --sync
@@ -55,7 +61,8 @@ waits, for scripts that unmount, snapshot or end the machine right after.`,
 		Example: `  objectmount mount obj_31CYd5LLFbBxst8mqnUjO /home/user/data
   objectmount objects url obj_31CYd5LLFbBxst8mqnUjO | objectmount mount - /home/user/data
   objectmount mount ./model.tar.gz /srv/model --owner www-data
-  objectmount mount --lazy --read-only obj_31CYd5LLFbBxst8mqnUjO /data/corpus`,
+  objectmount mount --lazy --read-only obj_31CYd5LLFbBxst8mqnUjO /data/corpus
+  objectmount mount --prefetch all --prefetch-rate 20MiB/s obj_31CYd5LLFbBxst8mqnUjO /data/model`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := absPath(args[1])
@@ -178,7 +185,7 @@ func (a *app) mountHere(ctx context.Context, j *mountJob, serve bool) (ag *agent
 	}
 	cfg.RetryBudget, cfg.Limits, cfg.Network = a.timeout, j.Limits, objects.NewNetwork(j.Network)
 	cfg.Serve = serve
-	j.cache().apply(&cfg)
+	j.Cache.apply(&cfg)
 	p := a.newProgress(filepath.Base(m.ObjectPath), -1)
 	cfg.Progress = p.mount
 	if ag, err = agent.New(cfg); err != nil {

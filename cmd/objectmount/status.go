@@ -25,8 +25,13 @@ func newStatus(a *app) *cobra.Command {
 		Use:   "status [PATH...]",
 		Short: "what is mounted, and how far the rest has got",
 		Long: `Ask the running agent for its mounts: state, progress, and the last error with
-what to do about it. With paths, only those. With --wait, wait until all of
-them are ready; the exit code is then 0, or 3 if some are not in time.`,
+what to do about it; of lazy mounts also how many of their pieces are in the
+cache, what was fetched, how often a read found its piece there, and what is
+prefetched. With paths, only those. With --wait, wait until all of them are
+ready; the exit code is then 0, or 3 if some are not in time.
+
+Where no agent runs, mounts that were made by hand tell how they do all the
+same; the exit code is 10 then, unless they are asked for by their paths.`,
 		Example: `  objectmount status
   objectmount status --wait 60s /home/user/data
   objectmount status --json`,
@@ -39,10 +44,13 @@ them are ready; the exit code is then 0, or 3 if some are not in time.`,
 				args[i] = abs
 			}
 			st, err := waitStatus(cmd.Context(), a.runDir, args, wait)
-			if err != nil {
+			if err != nil && wait == 0 {
+				st, err = a.withoutAgent(err, args)
+			}
+			if err != nil && len(st.Items)+len(st.Kept) == 0 {
 				return err
 			}
-			if err := printStatus(a, st, asJSON); err != nil {
+			if err := errors.Join(printStatus(a, st, asJSON), err); err != nil {
 				return err
 			}
 			if len(args) > len(st.Items) {
@@ -118,7 +126,7 @@ func printStatus(a *app, st agent.Status, asJSON bool) error {
 		rows = append(rows, []string{it.Path, state, size(it.Bytes), entries, age(it.Since), source(it)})
 	}
 	if len(st.Items) > 0 {
-		if err := table(a.out, rows); err != nil {
+		if err := errors.Join(table(a.out, rows), printLazy(a, st.Items)); err != nil {
 			return err
 		}
 	} else {
@@ -130,7 +138,11 @@ func printStatus(a *app, st agent.Status, asJSON bool) error {
 	for _, it := range st.Items {
 		if it.Note != "" {
 			fmt.Fprintf(a.err, "\n%s: %s\n", printable(it.Path), printable(it.Note))
+			if it.Error == "" && it.Hint != "" {
+				fmt.Fprintf(a.err, "  hint: %s\n", it.Hint)
+			}
 		}
+		printTrouble(a, it)
 		if it.Error == "" {
 			continue
 		}
@@ -142,6 +154,7 @@ func printStatus(a *app, st agent.Status, asJSON bool) error {
 			fmt.Fprintf(a.err, "  next try in %s\n", took(time.Until(*it.NextTry)))
 		}
 	}
+	printKept(a, st.Kept)
 	return nil
 }
 
