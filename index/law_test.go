@@ -123,6 +123,10 @@ func content(t testing.TB, tree index.Tree, r *index.Reader, row uint32, a index
 	if int64(n) != a.Size || err != nil && err != io.EOF {
 		t.Fatalf("row %d: read %d of %d bytes: %v", row, n, a.Size, err)
 	}
+	now := bytes.Repeat([]byte{0xa5}, len(b))
+	if r.ReadFileNow(row, now, 0) && !bytes.Equal(now, b) {
+		t.Errorf("row %d: other bytes at once than in time", row)
+	}
 	pieces, err := tree.Extents(row)
 	must(t, err)
 	var stored int64

@@ -23,6 +23,15 @@ type Content interface {
 	ReadFileAt(ctx context.Context, row uint32, p []byte, off int64) (int, error)
 }
 
+// ReadyContent is Content that can tell what it has at hand.
+type ReadyContent interface {
+	Content
+	// ReadFileNow reads len(p) bytes of the file row at off if it can without
+	// waiting for anything but a local disk. If not, it says false, and p may
+	// hold anything.
+	ReadFileNow(row uint32, p []byte, off int64) bool
+}
+
 // Owner is a numeric user and group.
 type Owner struct{ UID, GID uint32 }
 
