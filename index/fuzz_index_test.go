@@ -19,7 +19,7 @@ import (
 // seal says so, and uses all of it. Whatever it is, that ends, does not panic,
 // and gives no error but those that the documentation names.
 func FuzzIndexFile(f *testing.F) {
-	var objects [2][]byte
+	var objects [2][]byte // the stream, and it in a gzip
 	for i, gzip := range []bool{false, true} {
 		data, file := damageable(f, gzip)
 		objects[i] = data
@@ -48,6 +48,7 @@ func FuzzIndexFile(f *testing.F) {
 			return
 		}
 		x.Verify()
+		must(t, notForged(x, data, objects[0]))
 		_, err = survey(x, data)
 		for _, known := range []error{index.ErrDamaged, index.ErrCorrupt, io.ErrUnexpectedEOF} {
 			if err == nil || errors.Is(err, known) {

@@ -137,8 +137,7 @@ func (j *rangeJob) decode(ctx context.Context, raw bool, open func(context.Conte
 	if c, ok := src.(io.Closer); ok {
 		defer func() { err = errors.Join(err, c.Close()) }()
 	}
-	r := Resume(j.start, src, Options{Raw: raw})
-	r.exact = j.end
+	r := Resume(j.start, src, Options{Raw: raw, To: j.end})
 	defer r.Close()
 	for {
 		var buf []byte
@@ -163,12 +162,12 @@ func (j *rangeJob) decode(ctx context.Context, raw bool, open func(context.Conte
 	}
 }
 
-// limitExact keeps output inside the range that r.exact ends, and gives io.EOF
+// limitExact keeps output inside the range that Options.To ends, and gives io.EOF
 // at its end: both offsets are those of the point, and what comes next is what it
 // says. An end of block, or of a member, may lie before it; to take that, one
 // byte more is allowed, and refused when it really comes.
 func (r *Reader) limitExact() error {
-	end := r.exact
+	end := r.opt.To
 	left := end.Out - r.offset()
 	if left < 0 || r.bitPos() > end.In {
 		return errRange

@@ -47,6 +47,11 @@ type Options struct {
 	// End is the stream offset at which reading stops with io.EOF, if not 0.
 	// Nothing behind it is checked, nor is the member's checksum.
 	End int64
+	// To, if not nil, is the point at which reading stops with io.EOF. What is
+	// decoded must lead exactly there, with its CRC and Size, or the end is an
+	// error; so ranges between points that are decoded one by one are checked
+	// as if they had been decoded in one go.
+	To *Point
 }
 
 // A Reader decodes one stream. It is for one goroutine at a time. Use Read,
@@ -89,7 +94,6 @@ type Reader struct {
 	summed  int
 
 	track tracker
-	exact *Point // where a range has to end; see DecodeRanges
 
 	ready    []byte // decoded by Read and not yet handed out
 	err      error  // what the next call returns
@@ -299,7 +303,7 @@ func (r *Reader) decode() error {
 			r.soft = int(min(int64(full), r.opt.End-r.base))
 		}
 		r.fastSoft = r.soft
-		if r.exact != nil {
+		if r.opt.To != nil {
 			if err := r.limitExact(); err != nil {
 				return err
 			}
