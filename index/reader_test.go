@@ -22,10 +22,7 @@ var bg = context.Background()
 // text is n bytes that compress about as source code does.
 func text(n int, seed uint64) []byte {
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	words := make([]string, 2000)
-	for i := range words {
-		words[i] = fmt.Sprintf("%x ", rnd.Uint32()>>(rnd.IntN(28)))
-	}
+	words := words()
 	var b bytes.Buffer
 	for b.Len() < n {
 		b.WriteString(words[min(rnd.IntN(len(words)), rnd.IntN(len(words)))])
@@ -33,13 +30,19 @@ func text(n int, seed uint64) []byte {
 	return b.Bytes()[:n]
 }
 
+var words = sync.OnceValue(func() []string {
+	rnd := rand.New(rand.NewPCG(1, 1))
+	words := make([]string, 2000)
+	for i := range words {
+		words[i] = fmt.Sprintf("%x ", rnd.Uint32()>>(rnd.IntN(28)))
+	}
+	return words
+})
+
 // noise is n bytes that do not compress.
 func noise(n int, seed uint64) []byte {
-	rnd := rand.New(rand.NewPCG(seed, 2))
 	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(rnd.Uint32())
-	}
+	rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), 2}).Read(b)
 	return b
 }
 
@@ -72,11 +75,15 @@ var made struct {
 }
 
 func makeObjects(t testing.TB) []object {
+	size := 2 << 20
+	if testing.Short() { // two spans still
+		size = 5 << 18
+	}
 	mixed := archivetest.Tar(
-		archivetest.File("text", string(text(2<<20, 1))),
-		archivetest.File("noise", string(noise(1<<20, 2))),
+		archivetest.File("text", string(text(size, 1))),
+		archivetest.File("noise", string(noise(size/2, 2))),
 		archivetest.Dir("d/"),
-		archivetest.File("d/zeros", string(make([]byte, 2<<20))),
+		archivetest.File("d/zeros", string(make([]byte, size))),
 		archivetest.File("d/small", "small"),
 		archivetest.HardLink("d/link", "text"),
 	)
@@ -91,6 +98,15 @@ func makeObjects(t testing.TB) []object {
 		bgzf, rest = append(bgzf, rest[:n]), rest[n:]
 	}
 	exact := noise(2<<20, 8) // ends where a span of a plain stream does
+	if testing.Short() {
+		return []object{
+			{"plain", mixed, mixed},
+			{"members, some without bytes", archivetest.Join(archivetest.Members(nil, bgzf[0], nil, nil), archivetest.Members(bgzf[1:]...), archivetest.Members(nil, nil), make([]byte, 700)), mixed},
+			{"gzip 6", gzipped(t, mixed, 6), mixed},
+			{"empty gzip", archivetest.Gzip(nil), nil},
+			{"empty", nil, nil},
+		}
+	}
 	return []object{
 		{"plain", mixed, mixed},
 		{"plain, of whole spans", exact, exact},
@@ -131,8 +147,12 @@ func TestReadAt(t *testing.T) {
 				}
 				r := index.NewReader(x, source(o.data), spans, opt)
 				var wg sync.WaitGroup
+				reads := 12
+				if testing.Short() {
+					reads = 3
+				}
 				for i := range 4 {
-					wg.Go(func() { readRandomly(t, r, o.stream, uint64(i), 12) })
+					wg.Go(func() { readRandomly(t, r, o.stream, uint64(i), reads) })
 				}
 				wg.Go(func() { readThrough(t, r, o.stream) })
 				wg.Wait()
@@ -377,7 +397,11 @@ func TestWrongBytes(t *testing.T) {
 
 // TestAhead: a sequence of reads is read ahead, random reads are not.
 func TestAhead(t *testing.T) {
-	stream := text(8<<20, 5)
+	size := int64(8 << 20)
+	if testing.Short() {
+		size = 4 << 20
+	}
+	stream := text(int(size), 5)
 	data := gzipped(t, stream, 6)
 	x := build(t, data, index.BuildOptions{})
 	src := &faulty{Source: source(data)}
@@ -388,7 +412,7 @@ func TestAhead(t *testing.T) {
 		t.Errorf("%+v, %d requests for %d spans", s, src.reads.Load(), x.NumSpans())
 	}
 	r = index.NewReader(x, src, &index.MemSpans{}, index.ReaderOptions{})
-	for _, at := range []int64{6 << 20, 1 << 20, 4 << 20} {
+	for _, at := range []int64{size * 3 / 4, size / 8, size / 2} {
 		_, err := r.ReadAt(bg, make([]byte, 4096), at)
 		must(t, err)
 	}
