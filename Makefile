@@ -3,7 +3,7 @@
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test test-deps lint bench bench-extract bench-inflate bench-index bench-fetch bench-lazy plots soak-fetch clean
+.PHONY: build demo test test-deps lint bench bench-extract bench-inflate bench-index bench-fetch bench-lazy plots soak-fetch soak-mount clean
 
 build: ## the static binary, bin/objectmount
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/objectmount ./cmd/objectmount
@@ -26,6 +26,9 @@ test-deps:
 
 soak-fetch: test-deps ## 1,000 random schedules of network faults; 2 GiB over connections that are cut; a minute or two
 	$(GO) test -count 1 -timeout 60m -v ./objects -run 'TestRandomFaults|TestInterruptedDownload|TestS3|TestStoreThroughBrokenConnections' -faultcount 1000 -soaksize 2147483648
+
+soak-mount: test-deps ## fio and stress-ng in a lazy mount for ten minutes (root)
+	OBJECTMOUNT_SOAK=$${OBJECTMOUNT_SOAK:-10m} $(GO) test -count 1 -timeout 60m -v ./cmd/objectmount -run TestLazySoak
 
 lint: ## staticcheck, at a pinned version
 	$(GO) run $(STATICCHECK) ./...
