@@ -19,7 +19,8 @@
 //	               └─▶ ready, if the receipt says that it is there already
 //
 // A lazy mount is "indexing" in the place of extracting, and ready when its tree
-// is live; see lazy.go.
+// is live; see lazy.go. What it fetches before anybody asks is prefetch.go's and
+// trace.go's subject; lazyask.go lets each process tell of the mounts it serves.
 //
 // Whatever the state of the path, one function brings the item up (bringUp)
 // and another takes it down (takeDown). Both read the receipt under the lock
@@ -35,6 +36,8 @@
 //     made again first (flush.go).
 //   - A lazy mount that died is not mounted over: it is taken away and made
 //     anew, with the changes that were made to it.
+//   - Changes to a lazy mount outlive it; only who says so deletes them
+//     (layers.go).
 //   - A file that somebody edited is not deleted, unless on_conflict is
 //     "replace" or Unmount is told to. Edited trees are left where they are.
 //   - Nothing is taken down because a spec file is missing or wrong. Only a
