@@ -19,7 +19,7 @@ import (
 func TestCVE(t *testing.T) {
 	s := newSandbox(t)
 	for _, c := range archivetest.CVEs(s.outside) {
-		t.Run(c.Name, func(t *testing.T) { lawful(t, s, c) })
+		t.Run(c.Name, func(t *testing.T) { lawful(t, s, c, nil) })
 	}
 	for id, test := range map[string]func(t *testing.T){
 		"CVE-2018-15664":      exchangedParent,

@@ -60,12 +60,12 @@ func extract(ctx context.Context, r io.Reader, objectPath string, opts Options) 
 		return res, err
 	}
 	src := newSource(ctx, r, opts.Size)
-	in, err := sniff(src, opts.Name, opts.ContentType)
+	in, err := open(src, opts)
 	if err != nil {
 		return res, src.explain(err)
 	}
 	defer in.close()
-	p, act, s, err := enter(objectPath, in, opts)
+	p, act, s, err := enter(objectPath, in.body, opts)
 	if err != nil {
 		return res, err
 	}
@@ -136,7 +136,7 @@ type job struct {
 	ctx    context.Context
 	opts   Options
 	src    *source
-	in     *body
+	in     *object
 	place  *place
 	stage  *stage
 	act    action

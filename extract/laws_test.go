@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"objectmount/index"
 	"objectmount/internal/archivetest"
 )
 
@@ -32,16 +33,18 @@ func TestCases(t *testing.T) {
 			// One sandbox for all: each case leaves it as it was, or fails.
 			s := newSandbox(t)
 			for _, c := range archivetest.Cases(s.outside) {
-				t.Run(c.Name, func(t *testing.T) { lawful(t, s, c) })
+				t.Run(c.Name, func(t *testing.T) { lawful(t, s, c, nil) })
 			}
 		})
 	}
 }
 
-func lawful(t *testing.T, s sandbox, c archivetest.Case) {
+func lawful(t *testing.T, s sandbox, c archivetest.Case, x *index.Index) {
 	before := s.around(t)
 	start := time.Now()
-	res, err := Extract(context.Background(), bytes.NewReader(c.Data), s.target, s.options(c))
+	opts := s.options(c)
+	opts.Index = x
+	res, err := Extract(context.Background(), bytes.NewReader(c.Data), s.target, opts)
 	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("took %v", took)
 	}

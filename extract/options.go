@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"objectmount/index"
 )
 
 // Kind says what an object became on disk.
@@ -66,6 +68,12 @@ type Options struct {
 	Within string
 	// Size is how many bytes the reader must give; zero or less: unknown.
 	Size int64
+	// Index, if not nil, is one of the object. If the object is a gzip, it is
+	// then decoded on all processors. Nothing but that depends on it: where
+	// it is of no use it is not used, and if decoding with it fails, be it
+	// because index or object is damaged, the error wraps ErrIndex, and
+	// extraction without it tells which. It must stay open meanwhile.
+	Index *index.Index
 	// Staged is called once, when the root of what will be published has been
 	// made and before any content is written: what a caller writes down then
 	// lets it know after a crash whether the thing came out. An error ends
