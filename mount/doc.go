@@ -19,7 +19,8 @@
 // attributes, missing names, link targets, listings and pages for as long as it
 // likes. While the first pass still runs ([index.Growing]) it may keep names
 // and attributes for a second, and is never told that a name is missing: that
-// answer waits for the end of the pass, as listings do.
+// answer waits for the end of the pass, as listings do. A tree in which nothing
+// has extended attributes says that it knows none (ENOTSUP), once.
 //
 // # Waiting
 //
@@ -51,8 +52,11 @@
 // The layer is kept when the mount goes, and found again by the same object at
 // the same path. Changing the mode or owner of a file copies none of it
 // (metacopy), renaming a directory neither (redirect_dir); opening a file for
-// writing, unless with O_TRUNC, reads all of it. Where the machine has no
-// overlayfs for us, the mount is read-only and Info says why.
+// writing, unless with O_TRUNC, reads all of it. A file with several names is
+// parted from the others by the first change through one of them: what is
+// written there is not seen through the others, as it would be in an extracted
+// tree. Where the machine has no overlayfs for us, the mount is read-only and
+// Info says why.
 //
 // A name that the archive has twice, and that was used through the layer before
 // the second was seen, gives ESTALE for the first seconds after the first pass.
