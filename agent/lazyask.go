@@ -56,7 +56,7 @@ func (s *server) answer() {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(a.served1(r.Context(), s.path)) // who hung up is not told
+		_ = json.NewEncoder(w).Encode(a.servedStatus(r.Context(), s.path)) // who hung up is not told
 	})
 	ans := &answering{name: filepath.Join(a.servedSocket(s.path)), srv: newControlServer(mux, a.log), done: make(chan struct{})}
 	ans.file, _ = os.Lstat(ans.name)
@@ -94,8 +94,8 @@ func (ans *answering) Close() error {
 	return err
 }
 
-// served1 is the status of one mount that this process serves.
-func (a *Agent) served1(ctx context.Context, path string) Status {
+// servedStatus is the status of one mount that this process serves.
+func (a *Agent) servedStatus(ctx context.Context, path string) Status {
 	st := Status{Version: a.cfg.Version, PID: os.Getpid(), Started: a.started, Items: []ItemStatus{}, Ready: true}
 	if rc, err := a.receipts.load(path); err == nil && rc != nil && a.server(path) != nil {
 		it := rc.status()

@@ -256,7 +256,6 @@ func (r *Reader) readSpan(ctx context.Context, sp span, p []byte, off int, row u
 	defer r.leave(f)
 	if began {
 		r.launch([]*flight{f}, false)
-		r.beside(row, sp)
 	}
 	select {
 	case <-f.done:
@@ -279,6 +278,9 @@ func (r *Reader) readSpan(ctx context.Context, sp span, p []byte, off int, row u
 		return f.err
 	}
 	copy(p, f.data[off:])
+	if began {
+		r.beside(row, sp) // not before: it would share the link with what is waited for
+	}
 	return nil
 }
 

@@ -31,7 +31,7 @@ func printLazy(a *app, items []agent.ItemStatus) error {
 			rate = fmt.Sprintf("%.0f%%", 100*l.HitRate)
 		}
 		if p := l.Prefetch; p != nil {
-			policy, ahead = string(p.Policy)+", "+p.State, fmt.Sprintf("%d, %s", p.Spans, size(p.Bytes))
+			policy, ahead = string(p.Policy)+", "+p.State, fmt.Sprintf("%d (%s)", p.Spans, size(p.Bytes))
 			if p.State == string(agent.PrefetchNone) || p.Policy == agent.PrefetchNone {
 				policy = string(p.Policy)
 			}
