@@ -357,15 +357,6 @@ func (b *bringing) intend(s extract.Staged, next *published) error {
 	return b.l.save(b.rc)
 }
 
-func (b *bringing) unpack(ctx context.Context, src *source, opts extract.Options) (extract.Result, error) {
-	stream, err := src.open(ctx)
-	if err != nil {
-		return extract.Result{}, err
-	}
-	defer stream.Close()
-	return extract.Extract(ctx, stream, b.m.target(), opts)
-}
-
 // giveUp puts the receipt back as it was before a try that failed. That is
 // what would be done after a crash, and for the same reason: the very last
 // step of publishing, a sync, may have failed after the rename.

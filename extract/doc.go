@@ -30,6 +30,11 @@
 // directories will be given is kept in a file of the stage until all else is
 // done, because a million of them must not cost memory either (dirLog).
 //
+// Where an index of the object is at hand (Options.Index), all processors
+// inflate, each another part, and the feed hands the parts over in order
+// (indexed.go). The object still streams by from its first byte to its last: so
+// its SHA-256 is still checked by who gives it, and gzip's own checksums, too.
+//
 // What an object is, its first bytes say: 1f 8b 08 is a gzip; a block whose
 // header checksum is right is a tar (V7 archives have no magic, so "ustar" is
 // not asked for); a gzip is looked into for a tar; all else is a plain file.
