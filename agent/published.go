@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -46,12 +47,13 @@ func FindIndex(ctx context.Context, c *objects.Client, want index.ObjectID) (obj
 // saves it at path and opens it.
 func FetchIndex(ctx context.Context, c *objects.Client, o objects.Object, path string, want index.ObjectID, opts objects.ReaderOptions) (*index.Index, error) {
 	opts.Size = o.SizeBytes
+	opts.Lazy = true // the first request brings all of it, if one can
 	r, err := objects.Open(ctx, c.Minter(o.ID, 10*time.Minute), opts)
 	if err != nil {
 		return nil, fmt.Errorf("fetch index %s: %w", o.ID, err)
 	}
 	defer r.Close()
-	body, err := r.Stream(ctx, 0)
+	body, err := fetchBody(ctx, r)
 	if err != nil {
 		return nil, fmt.Errorf("fetch index %s: %w", o.ID, err)
 	}
@@ -61,6 +63,24 @@ func FetchIndex(ctx context.Context, c *objects.Client, o objects.Object, path s
 		return nil, fmt.Errorf("fetch index %s: %w", o.ID, err)
 	}
 	return x, nil
+}
+
+// oneRequest is the most of an index that is fetched at once, in bytes: in
+// parts it would come faster only where a connection takes longer for this
+// than the way there and back.
+const oneRequest = 4 << 20
+
+// fetchBody reads an object from its first byte to its last.
+func fetchBody(ctx context.Context, r *objects.Reader) (io.ReadCloser, error) {
+	if n := r.Size(); n > 0 && n <= oneRequest {
+		b := make([]byte, n)
+		if _, err := r.ReadAtContext(ctx, b, 0); err == nil || err == io.EOF {
+			return io.NopCloser(bytes.NewReader(b)), nil
+		} else if !errors.Is(err, objects.ErrNoRanges) {
+			return nil, err
+		}
+	}
+	return r.Stream(ctx, 0)
 }
 
 // PublishIndex publishes x, the index of the object obj, unless it is there
