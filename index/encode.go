@@ -176,21 +176,22 @@ func (e *encoder) pad() {
 // sortChildren puts the live names of each directory in order, and tells the
 // directories where they are.
 func (t *treeBuilder) sortChildren() []uint32 {
-	begin := make([]uint32, t.rows.n+1) // of the children of each row
+	// Of the children of each row: their number, then where they end, and as
+	// they are put in from the last on, where they begin.
+	begin := make([]uint32, t.rows.n+1)
 	for r := 1; r < t.rows.n; r++ {
 		if !t.dead[uint32(r)] {
-			begin[t.rows.at(uint32(r)).parent+1]++
+			begin[t.rows.at(uint32(r)).parent]++
 		}
 	}
 	for i := range t.rows.n {
 		begin[i+1] += begin[i]
 	}
 	children := make([]uint32, begin[t.rows.n])
-	next := slices.Clone(begin)
-	for r := 1; r < t.rows.n; r++ {
+	for r := t.rows.n - 1; r > 0; r-- {
 		if x := t.rows.at(uint32(r)); !t.dead[uint32(r)] {
-			children[next[x.parent]] = uint32(r)
-			next[x.parent]++
+			begin[x.parent]--
+			children[begin[x.parent]] = uint32(r)
 		}
 	}
 	for d := range t.rows.n {

@@ -102,11 +102,13 @@ func (g *Growing) Run(ctx context.Context, spans Spans) error {
 	}
 	close(g.over)
 	g.b.mu.Lock()
+	rows := g.b.c.tree.rows.n
 	g.b.c.tree, g.b.c.spans, g.waiting = nil, nil, nil
 	g.b.mu.Unlock()
 	g.tailMu.Lock()
 	g.tailBuf = nil
 	g.tailMu.Unlock()
+	giveBack(rows)
 	return err
 }
 
