@@ -22,7 +22,7 @@ import (
 // TestMain makes the test binary be objectmount itself, so that scripts run
 // the real program in real processes.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"objectmount": main, "memory-archive": memoryArchive, "sample-trees": sampleTrees})
+	testscript.Main(m, map[string]func(){"objectmount": main, "memory-archive": memoryArchive, "sample-trees": sampleTrees, "read-million": readMillion})
 }
 
 // TestScripts runs testdata/script/*.txtar, which read like the manual. Each

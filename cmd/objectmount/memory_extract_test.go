@@ -98,6 +98,7 @@ func TestExtractMemory(t *testing.T) {
 // memoryArchives write archives without their end.
 var memoryArchives = map[string]func(w io.Writer){
 	"a million entries":                millionEntries,
+	"a million files":                  millionFiles,
 	"long names":                       longNames,
 	"a sparse file of 20 GiB":          sparse20GiB,
 	"a sparse file of a million parts": manyFragments(1_000_000),
