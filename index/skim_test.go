@@ -1,14 +1,21 @@
 package index_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"objectmount/index"
 	"objectmount/internal/archivetest"
+	"objectmount/internal/faulttest"
+	client "objectmount/objects"
 )
 
 // TestSkim indexes plain tars with few requests, and the tree is the same.
@@ -39,10 +46,36 @@ func TestSkim(t *testing.T) {
 		t.Errorf("span 3: %d %d %d", off, size, sum)
 	}
 	t.Logf("%d requests for %d bytes", src.reads.Load(), sparse.Size())
+	if !testing.Short() {
+		overHTTP(t, &sparse, x)
+	}
 	cut := &sparseTar{pieces: sparse.pieces, size: sparse.size - 3<<20}
 	if _, err := index.Build(bg, cut, index.BuildOptions{Skim: true}); !errors.Is(err, index.ErrTarTruncated) {
 		t.Errorf("a truncated one: %v", err)
 	}
+}
+
+// overHTTP indexes a plain tar from a server that takes 30 ms to answer: each
+// read is one request, and there is the one that opens the object.
+func overHTTP(t *testing.T, tar *sparseTar, want *index.Index) {
+	t.Helper()
+	var requests atomic.Int32
+	srv := httptest.NewServer(faulttest.Line{Latency: 30 * time.Millisecond}.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		w.Header().Set("ETag", `"v1"`)
+		http.ServeContent(w, r, "a.tar", time.Time{}, io.NewSectionReader(tar, 0, tar.size))
+	})))
+	defer srv.Close()
+	src, err := client.Open(bg, client.FixedURL(client.Secret(srv.URL+"/a.tar")), client.ReaderOptions{})
+	must(t, err)
+	defer src.Close()
+	x, err := index.Build(bg, src, index.BuildOptions{Skim: true})
+	must(t, err)
+	defer x.Close()
+	if n := requests.Load(); n > 60 || !bytes.Equal(x.Bytes(), want.Bytes()) {
+		t.Errorf("%d requests for an index of %d bytes, want %d", n, x.Size(), want.Size())
+	}
+	t.Logf("%d requests over HTTP", requests.Load())
 }
 
 // sparseTar is a Source made of what was written and of zeros.
@@ -65,6 +98,10 @@ func (s *sparseTar) write(p []byte) {
 func (s *sparseTar) Size() int64 { return s.size }
 
 func (s *sparseTar) ReadAtContext(_ context.Context, p []byte, off int64) (int, error) {
+	return s.ReadAt(p, off)
+}
+
+func (s *sparseTar) ReadAt(p []byte, off int64) (int, error) {
 	n := int(min(int64(len(p)), s.size-off))
 	clear(p[:n])
 	for _, x := range s.pieces {
