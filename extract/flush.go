@@ -136,14 +136,7 @@ func renameFree(from int, name string, to int, base, suffix string) (string, err
 		if n > 1 {
 			free = fmt.Sprintf("%s-%d", free, n)
 		}
-		err := renameat2(from, name, to, free, unix.RENAME_NOREPLACE)
-		if errors.Is(err, unix.EINVAL) { // a file system without flags
-			if _, err = lstatat(to, free); errors.Is(err, unix.ENOENT) {
-				err = renameat2(from, name, to, free, 0)
-			} else {
-				err = unix.EEXIST
-			}
-		}
+		err := renameNew(from, name, to, free)
 		if !errors.Is(err, unix.EEXIST) || n == 1000 {
 			return free, err
 		}

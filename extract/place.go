@@ -3,7 +3,6 @@ package extract
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"strings"
 
@@ -339,97 +338,4 @@ func (w *walker) judgeLinks(dir string) error {
 		}
 	}
 	return nil
-}
-
-// missing makes the directory of a step, or says that it is not there.
-func (w *walker) missing(s step, rest []step) error {
-	if s.link || (len(rest) > 0 && rest[0].link) {
-		return fmt.Errorf("%w: %s is a symbolic link that leads nowhere", ErrConflict, quote(s.path))
-	}
-	if !w.create {
-		if err := w.judgeLinks(s.path); err != nil {
-			return err
-		}
-		return &fs.PathError{Op: "open", Path: s.path, Err: fs.ErrNotExist}
-	}
-	if err := w.judgeLinks(s.path); err != nil {
-		return err
-	}
-	fd, err := makePrivateDir(w.at, s.name)
-	if errors.Is(err, unix.EEXIST) {
-		return w.again(s) // another process was faster
-	}
-	if err != nil {
-		return writeError("make directory", s.path, err)
-	}
-	above := w.at
-	w.at = fd
-	w.made = append(w.made, madeDir{above, s.name})
-	owner := w.owner
-	if owner == nil && geteuid() == 0 {
-		owner = &w.nearest
-	}
-	if owner != nil {
-		// Only root can give away, and only ids that its namespace knows.
-		if err = chown(fd, *owner); errors.Is(err, unix.EINVAL) || geteuid() != 0 {
-			err = nil
-		}
-	}
-	if err == nil {
-		err = chmod(fd, 0o755)
-	}
-	if err == nil {
-		// Now, because nothing later would do it: what is published must not
-		// hang on a directory that a power cut takes away.
-		if at, oerr := openat(above, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0); oerr == nil {
-			err = retry(func() error { return unix.Fsync(at) })
-			unix.Close(at)
-		}
-	}
-	if err != nil {
-		return writeError("make directory", s.path, err)
-	}
-	return nil
-}
-
-// again takes a step into a directory that was missing a moment ago.
-func (w *walker) again(s step) error {
-	fd, err := openat(w.at, s.name, openDirFlags, 0)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", quote(s.path), err)
-	}
-	unix.Close(w.at)
-	w.at = fd
-	return w.arrive()
-}
-
-// makePrivateDir makes and opens a directory with mode 0700. The parent may
-// belong to someone else, who could put another directory in its place before
-// we open it: so what we open must be ours, private and empty.
-func makePrivateDir(at int, name string) (int, error) {
-	if err := retry(func() error { return unix.Mkdirat(at, name, 0o700) }); err != nil {
-		return -1, err
-	}
-	fd, err := openat(at, name, openDirFlags, 0)
-	if err != nil {
-		return -1, err
-	}
-	st, err := fstat(fd)
-	empty := false
-	if err == nil {
-		empty, err = isEmptyDir(fd)
-	}
-	if err == nil && (int(st.Uid) != geteuid() || st.Mode&0o077 != 0 || !empty) {
-		err = fmt.Errorf("%w: it was exchanged while it was made", ErrConflict)
-	}
-	if err == nil {
-		// Out of a set-group-ID parent it inherits that bit, which would go
-		// on to everything below.
-		err = chmod(fd, 0o700)
-	}
-	if err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
 }

@@ -49,8 +49,8 @@ func newStage(parent int, base, id string) (*stage, error) {
 			}
 			continue
 		}
-		if errors.Is(err, unix.ENOENT) {
-			continue // swept between making and opening it
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, errExchanged) {
+			continue // swept between making and opening it, by one who made his own
 		}
 		if err != nil {
 			return nil, writeError("make staging directory", name, err)
