@@ -73,7 +73,7 @@ func NewDecoder(x *Index, r io.Reader, workers int) (*Decoder, error) {
 		return nil, err
 	}
 	workers = min(max(workers, 1), x.spans)
-	d := &Decoder{x: x, r: r, jobs: make(chan *Part, workers), order: make(chan *Part, 2*workers)}
+	d := &Decoder{x: x, r: r, jobs: make(chan *Part, 2*workers), order: make(chan *Part, 4*workers)}
 	d.change.L = &d.mu
 	d.ended.Go(d.fetch)
 	for range workers {
