@@ -55,3 +55,8 @@ func (l Limits) withDefaults() Limits {
 func (l Limits) tar() index.TarLimits {
 	return index.TarLimits{Header: l.Header, Fragments: int(l.Fragments)}
 }
+
+// rules are those that an entry's header is judged by.
+func (l Limits) rules() index.Limits {
+	return index.Limits{Depth: l.Depth, Path: l.Path, Component: l.Component, Link: l.Link}
+}

@@ -47,14 +47,14 @@ type entry struct {
 // next gives an entry, and content its bytes, all of which must be read before
 // the following next. finish reads what follows the end marker.
 type members struct {
-	in   *feed
-	tar  *index.TarReader
-	lim  Limits
-	some bool // there was an entry
+	in    *feed
+	tar   *index.TarReader
+	rules index.Limits
+	some  bool // there was an entry
 }
 
 func newMembers(in *feed, lim Limits) *members {
-	return &members{in: in, tar: index.NewTarReader(in, lim.tar()), lim: lim}
+	return &members{in: in, tar: index.NewTarReader(in, lim.tar()), rules: lim.rules()}
 }
 
 // content gives the next bytes of the current entry's content, of a sparse
@@ -79,11 +79,7 @@ func (m *members) next() (entry, error) {
 		return entry{}, tarError(err)
 	}
 	m.some = true
-	e, err := m.judge(t)
-	if err != nil {
-		return entry{}, locate(err, string(t.Name), t.Offset)
-	}
-	return e, nil
+	return m.judge(t)
 }
 
 // finish reads to the end of the stream, so that checksums behind the end
@@ -99,59 +95,33 @@ func (m *members) finish() error {
 	return nil
 }
 
-// judge applies the rules that concern the header alone.
+// judge makes an entry of what the index room's rules, which are those of lazy
+// mounts too, have let through.
 func (m *members) judge(t *index.Entry) (entry, error) {
-	raw := string(t.Name)
-	name, slash, err := cleanName(raw, m.lim)
-	if err != nil {
-		return entry{}, err
+	name, link, refusal := t.Judge(m.rules)
+	if refusal != nil {
+		return entry{}, &EntryError{Entry: string(t.Name), Offset: t.Offset, Rule: refusal.Rule, Err: sentinelOf(refusal.Err)}
 	}
 	e := entry{
-		name: name, rawName: raw, size: t.Size, holes: t.Sparse, offset: t.Offset,
+		name: name, link: link, size: t.Size, holes: t.Sparse, offset: t.Offset,
 		mode:  t.Mode & 0o777,
 		mtime: unix.Timespec{Sec: t.ModTime.Unix(), Nsec: int64(t.ModTime.Nanosecond())},
 		uid:   t.UID, gid: t.GID, xattrs: t.Xattrs,
 	}
+	if e.rawName = name; len(name) != len(t.Name) {
+		e.rawName = string(t.Name)
+	}
 	switch t.Type {
-	case index.TypeFile:
-		e.kind, e.setID = entryFile, t.Mode&(unix.S_ISUID|unix.S_ISGID) != 0
 	case index.TypeDir:
-		e.kind, e.setID = entryDir, t.Mode&(unix.S_ISUID|unix.S_ISGID) != 0
+		e.kind = entryDir
 		e.mode |= t.Mode & unix.S_ISVTX
-	case index.TypeSymlink, index.TypeHardLink:
-		err = m.judgeLink(t, &e, slash)
-	default:
-		err = refuse(ErrUnsafe, "it is a %s", t.Type)
-	}
-	if err == nil && name == "" && e.kind != entryDir {
-		err = refuse(ErrUnsafe, "its name means the root of the tree, but it is no directory")
-	}
-	return e, err
-}
-
-func (m *members) judgeLink(t *index.Entry, e *entry, slash bool) error {
-	e.link = string(t.Link)
-	switch {
-	case slash:
-		return refuse(ErrUnsafe, "it is a link, but its name ends in a slash")
-	case int64(len(e.link)) > m.lim.Link:
-		return refuse(ErrLimit, "its link target has %d bytes, more than %d (max-link)", len(e.link), m.lim.Link)
-	}
-	if t.Type == index.TypeSymlink {
+	case index.TypeSymlink:
 		e.kind = entrySymlink
-		return nil
+	case index.TypeHardLink:
+		e.kind = entryHardLink
 	}
-	e.kind = entryHardLink
-	target, _, err := cleanName(e.link, m.lim)
-	var r *EntryError
-	if errors.As(err, &r) {
-		return refuse(r.Err, "hard link to %s: %s", quote(e.link), r.Rule)
-	}
-	if target == "" {
-		return refuse(ErrUnsafe, "hard link to the root of the tree")
-	}
-	e.link = target
-	return nil
+	e.setID = e.kind <= entryDir && t.Mode&(unix.S_ISUID|unix.S_ISGID) != 0
+	return e, nil
 }
 
 // owner returns the entry's ids for Options.PreserveOwner.
@@ -169,21 +139,25 @@ func tarError(err error) error {
 	if !errors.As(err, &t) {
 		return err
 	}
-	sentinel := ErrCorrupt
-	switch t.Err {
-	case index.ErrTarLimit:
-		sentinel = ErrLimit
-	case index.ErrTarAmbiguous:
-		sentinel = ErrUnsafe
-	}
 	if t.Name != "" {
-		return &EntryError{Entry: t.Name, Offset: t.Offset, Rule: t.Rule, Err: sentinel}
+		return &EntryError{Entry: t.Name, Offset: t.Offset, Rule: t.Rule, Err: sentinelOf(t.Err)}
 	}
-	err = fmt.Errorf("%w: tar: at byte %d: %s", sentinel, t.Offset, t.Rule)
+	err = fmt.Errorf("%w: tar: at byte %d: %s", sentinelOf(t.Err), t.Offset, t.Rule)
 	if errors.Is(t, index.ErrTarTruncated) {
 		err = fmt.Errorf("%w: %w", err, io.ErrUnexpectedEOF)
 	}
 	return err
+}
+
+// sentinelOf is ours for one of the tar reader's.
+func sentinelOf(tar error) error {
+	switch tar {
+	case index.ErrTarLimit:
+		return ErrLimit
+	case index.ErrTarAmbiguous, index.ErrTarUnsafe:
+		return ErrUnsafe
+	}
+	return ErrCorrupt
 }
 
 // locate fills in which entry an EntryError is about, if it does not say yet.
@@ -193,4 +167,12 @@ func locate(err error, name string, offset int64) error {
 		r.Entry, r.Offset = name, offset
 	}
 	return err
+}
+
+// splitPath cuts a clean name into its directory ("" is the root) and base.
+func splitPath(name string) (dir, base string) {
+	if i := strings.LastIndexByte(name, '/'); i >= 0 {
+		return name[:i], name[i+1:]
+	}
+	return "", name
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"golang.org/x/sys/unix"
+
+	"objectmount/index"
 )
 
 // PackOptions says how to pack. The zero value is useful.
@@ -151,8 +153,9 @@ func (p *packer) entry(dir int, base, name string, parent ignored) error {
 	if state.out && !(isDir && p.ignore.hasExceptions()) {
 		return nil
 	}
-	if _, _, err := cleanName(name, Limits{}.withDefaults()); err != nil {
-		return fmt.Errorf("%s: %w", quote(name), err)
+	e := index.Entry{Name: []byte(name), Type: index.TypeFile}
+	if _, _, refusal := e.Judge(Limits{}.withDefaults().rules()); refusal != nil {
+		return fmt.Errorf("%s: %w: %s", quote(name), sentinelOf(refusal.Err), refusal.Rule)
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:

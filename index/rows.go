@@ -249,7 +249,7 @@ func (t *treeBuilder) dir(path string) (uint32, *TarError) {
 // add makes the row of an entry, and says which it is; 0 when the entry makes
 // none (the root's own).
 func (t *treeBuilder) add(e *Entry) (uint32, *TarError) {
-	name, link, refusal := judge(e, t.lim)
+	name, link, refusal := e.Judge(t.lim)
 	if refusal != nil {
 		return 0, refusal
 	}

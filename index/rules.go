@@ -68,12 +68,14 @@ func quote(name string) string {
 // cleanName turns a name from an archive into a path below the tree's root:
 // components joined by single slashes, without "." and without a slash at
 // either end. The root itself ("", ".", "./") becomes "". slash says that the
-// name ended in one. These are the rules of extraction, and tests hold both
-// against the same archives.
+// name ended in one.
+//
+// Dropping "." and doubled slashes does not change what a name means; all
+// that would (a leading slash, "..") is refused.
 func cleanName(raw string, lim Limits) (name string, slash bool, refusal *TarError) {
 	switch {
 	case int64(len(raw)) > lim.Path:
-		return "", false, refuse(ErrTarLimit, "its name has %d bytes, more than %d", len(raw), lim.Path)
+		return "", false, refuse(ErrTarLimit, "its name has %d bytes, more than %d (max-path)", len(raw), lim.Path)
 	case strings.HasPrefix(raw, "/"):
 		return "", false, refuse(ErrTarUnsafe, "its name is absolute")
 	case strings.IndexByte(raw, 0) >= 0:
@@ -88,7 +90,7 @@ func cleanName(raw string, lim Limits) (name string, slash bool, refusal *TarErr
 		case c == "..":
 			return "", false, refuse(ErrTarUnsafe, `its name holds ".."`)
 		case int64(len(c)) > lim.Component:
-			return "", false, refuse(ErrTarLimit, "a component of its name has %d bytes, more than %d", len(c), lim.Component)
+			return "", false, refuse(ErrTarLimit, "a component of its name has %d bytes, more than %d (max-component)", len(c), lim.Component)
 		case c == "" || c == ".":
 			tidy = false
 		default:
@@ -96,7 +98,7 @@ func cleanName(raw string, lim Limits) (name string, slash bool, refusal *TarErr
 		}
 	}
 	if depth > lim.Depth {
-		return "", false, refuse(ErrTarLimit, "its name has %d components, more than %d", depth, lim.Depth)
+		return "", false, refuse(ErrTarLimit, "its name has %d components, more than %d (max-depth)", depth, lim.Depth)
 	}
 	name = strings.TrimSuffix(raw, "/")
 	if tidy && name != "" {
@@ -119,9 +121,12 @@ func splitPath(name string) (dir, base string) {
 	return "", name
 }
 
-// judge applies the rules that concern an entry's header alone, and gives its
-// clean name and, for a hard link, its clean target.
-func judge(e *Entry, lim Limits) (name, link string, refusal *TarError) {
+// Judge applies the rules that concern an entry's header alone, which are those
+// of extraction and of lazy mounts. name is the path below the tree's root, ""
+// for the root itself, and link a link's target: of a hard link such a path, of
+// a symbolic one as it is. A refusal has neither Name nor Offset. Zero fields
+// of lim allow nothing.
+func (e *Entry) Judge(lim Limits) (name, link string, refusal *TarError) {
 	name, slash, refusal := cleanName(string(e.Name), lim)
 	if refusal != nil {
 		return "", "", refusal
@@ -134,7 +139,7 @@ func judge(e *Entry, lim Limits) (name, link string, refusal *TarError) {
 		case slash:
 			return "", "", refuse(ErrTarUnsafe, "it is a link, but its name ends in a slash")
 		case int64(len(link)) > lim.Link:
-			return "", "", refuse(ErrTarLimit, "its link target has %d bytes, more than %d", len(link), lim.Link)
+			return "", "", refuse(ErrTarLimit, "its link target has %d bytes, more than %d (max-link)", len(link), lim.Link)
 		}
 		if e.Type == TypeHardLink {
 			target, _, refusal := cleanName(link, lim)
