@@ -32,11 +32,17 @@
 //	    tells it what passes by.
 //
 // Members of a gzip are points without a window, so files of many members
-// (pigz -i, bgzip, eStargz, whose every file is a member) have small indexes.
-// eStargz's own table of contents is not used: it has the entries and where
-// their members lie, but not where they lie in the stream, nor anything that
-// would vouch for the bytes between; the pass that finds out costs no more
-// than decoding.
+// (bgzip, eStargz, whose every file is one or more) have small indexes; so have
+// those of pigz -i, whose blocks refer to nothing before them.
+//
+// eStargz's own table of contents, stargz.index.json, is not used and not
+// trusted: it is a file of the archive like any other, and shown as one, with
+// the landmarks beside it. It tells where the members lie, which the pass finds
+// anyway; but not where they lie in the stream, nor anything that vouches for
+// the bytes between, and a table that says something else than the headers do
+// would make a lazy tree differ from an extracted one.
+//
+// Who wants all of a gzip has it decoded on all processors by a [Decoder].
 //
 // A plain tar can be skimmed ([BuildOptions].Skim): its headers read, its
 // large files jumped over. Spans then have no checksum (the bytes were not
