@@ -42,8 +42,9 @@ bench-extract: ## whole-process extraction beside the installed peers (root)
 bench-inflate: ## our gzip decoder beside the installed peers, as whole processes
 	$(GO) run ./bench/inflate
 
-bench-index: ## indexes: built, opened, read; and spans in the cache beside a pread
+bench-index: ## indexes: built, opened, read; spans in the cache beside a pread; extraction with an index and without
 	$(GO) test -run '^$$' -bench . -benchmem ./index ./cache
+	$(GO) test -run '^$$' -bench ExtractWithIndex -benchtime 10x ./extract
 
 bench-fetch: ## objects from far and near beside curl and aria2c, and from a URL to a tree (root)
 	$(GO) run ./bench/fetch
