@@ -31,6 +31,9 @@ var (
 // archive and in the tree that extraction makes of it. Both say the same, and
 // are the same in the end: names, types, modes, content, times, links.
 func TestOperationsEqualExtraction(t *testing.T) {
+	if testing.Short() {
+		t.Skip("TestOperations does them, too")
+	}
 	state := diskDir(t)
 	dir := mkdirs(t, "small", "lazy", "extracted")
 	showAt(t, filepath.Join(dir, "small"), smallTree(), Options{})
