@@ -16,9 +16,13 @@ import (
 
 // letters is n bytes of text.
 func letters(n int, seed int) []byte {
+	lines := make([]string, 997)
+	for i := range lines {
+		lines[i] = fmt.Sprintf("line %d of %d, ", i*i%9973, i)
+	}
 	var b bytes.Buffer
 	for i := seed; b.Len() < n; i++ {
-		fmt.Fprintf(&b, "line %d of %d, ", i*i%9973, i)
+		b.WriteString(lines[i*i%len(lines)])
 	}
 	return b.Bytes()[:n]
 }
