@@ -114,7 +114,7 @@ func (b *bench) all(only, out string) (err error) {
 	if b.tmp, err = os.MkdirTemp("", "bench-lazy-"); err != nil {
 		return err
 	}
-	defer func() { err = also(err, os.RemoveAll(b.tmp)) }()
+	defer func() { err = also(err, b.clean()) }()
 	b.binary = filepath.Join(b.tmp, "objectmount")
 	build := exec.CommandContext(b.ctx, "go", "build", "-trimpath", "-o", b.binary, "./cmd/objectmount")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -125,7 +125,6 @@ func (b *bench) all(only, out string) (err error) {
 	if err := sh(b.ctx, "mkdir "+data+" && mount -t tmpfs -o size=12g tmpfs "+data); err != nil {
 		return err
 	}
-	defer func() { err = also(err, sh(context.Background(), "umount "+data)) }()
 	s, err := startServer(b.ctx, data, b.line)
 	if err != nil {
 		return err
@@ -138,7 +137,7 @@ func (b *bench) all(only, out string) (err error) {
 			continue
 		}
 		if err := p.run(b); err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
+			return also(b.rep.print(os.Stdout), fmt.Errorf("%s: %w", p.name, err))
 		}
 	}
 	b.say("")
@@ -152,6 +151,21 @@ func (b *bench) all(only, out string) (err error) {
 		}
 	}
 	return b.rep.print(os.Stdout)
+}
+
+// clean takes away what is left: after an error that may be mounts, too.
+func (b *bench) clean() error {
+	table, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	lines := strings.Split(string(table), "\n")
+	for _, line := range slices.Backward(lines) { // the inner ones first
+		if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[1], b.tmp+"/") {
+			err = also(err, sh(context.Background(), "umount -l '"+f[1]+"'"))
+		}
+	}
+	return also(also(err, b.alone()), os.RemoveAll(b.tmp))
 }
 
 // add notes a figure.
