@@ -62,10 +62,10 @@ func extract(ctx context.Context, r io.Reader, objectPath string, opts Options) 
 	src := newSource(ctx, r, opts.Size)
 	in, err := open(src, opts)
 	if err != nil {
-		return res, src.explain(err)
+		return res, err
 	}
 	defer in.close()
-	p, act, s, err := enter(objectPath, in.body, opts)
+	p, act, s, err := enter(objectPath, in, opts)
 	if err != nil {
 		return res, err
 	}
@@ -136,7 +136,7 @@ type job struct {
 	ctx    context.Context
 	opts   Options
 	src    *source
-	in     *object
+	in     *body
 	place  *place
 	stage  *stage
 	act    action
@@ -161,7 +161,7 @@ func (j *job) run() (res Result, taken bool, err error) {
 	}
 	j.in.close() // nobody reads the object from here on
 	if err != nil {
-		return res, false, j.src.explain(err)
+		return res, false, j.in.explain(err)
 	}
 	if err = j.ctx.Err(); err == nil {
 		err = j.budget.look(0) // the last time: until now the stage could still go

@@ -1,9 +1,13 @@
 package extract
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"runtime"
 	"sync/atomic"
+
+	"objectmount/internal/inflate"
 )
 
 // feed hands over the decoded bytes of an object. A goroutine of its own
@@ -14,37 +18,51 @@ import (
 //	   ┌────────────────────────┐
 //	   ▼                        │ released by the last who holds it
 //	decoder ──── full ────▶ parser ───▶ writers
+//	   ▲                        │
+//	   └────────────────────────┘ helps while it has nothing to parse
 //
 // Decoding waits when the ring is full, so memory is bounded however slow the
-// disk is. On one processor there is nothing to overlap with: the parser then
-// decodes by itself.
+// disk is. But mostly it is the parser that waits, for a gzip; then it decodes
+// a little ahead of the decoder (inflate.Ahead), and that comes in buffers that
+// are not of the ring. On one processor there is nothing to overlap with: the
+// parser then decodes by itself.
 //
 // All methods are the parser's; only buffer.release may come from elsewhere.
 type feed struct {
-	decode func(buf []byte) ([]byte, error) // fills buf, says which part it filled; io.EOF after the last
-	cur    *buffer                          // what the slice of the last Next lies in
-	ahead  []byte                           // given back by peek
-	n      int64                            // bytes handed over by Next
+	decoder decoder
+	cur     *buffer // what the slice of the last Next lies in
+	ahead   []byte  // given back by peek
+	n       int64   // bytes handed over by Next
 
-	full chan filled   // nil without a goroutine
-	free chan *buffer  // the rest of the ring
-	quit chan struct{} // closed by close
-	err  error         // after the last filled
+	full  chan *buffer  // nil without a goroutine
+	free  chan *buffer  // the rest of the ring
+	spare *buffer       // of the ring, for the next part; the decoding goroutine's
+	quit  chan struct{} // closed by close
+	err   error         // after the last part
 
 	closed bool
 }
 
-// filled is a buffer on its way to the parser. An error comes alone.
-type filled struct {
-	buf  *buffer
-	data []byte
-	err  error
+// decoder gives the bytes of an object, part by part. Its goroutine calls fill,
+// the parser all else; see inflate.Ahead for what a part is.
+type decoder interface {
+	fill(buf []byte) part
+	help() bool // does a little of what lies ahead; false: there is nothing
+	close()
 }
 
-// buffer is one of the ring. It goes back to the free ones when nobody holds
-// it any more.
+type part interface {
+	Last() bool
+	Elsewhere() bool
+	Finish() ([]byte, error)
+	Release()
+}
+
+// buffer is one of the ring, or stands for a part that is elsewhere. It goes
+// back to where it came from when nobody holds it any more.
 type buffer struct {
-	mem   []byte
+	part  part
+	mem   []byte // of the ring
 	holds atomic.Int32
 	free  chan *buffer
 }
@@ -58,19 +76,24 @@ const (
 func (b *buffer) hold() { b.holds.Add(1) }
 
 func (b *buffer) release() {
-	if b.holds.Add(-1) == 0 {
+	if b.holds.Add(-1) > 0 {
+		return
+	}
+	if b.mem == nil {
+		b.part.Release()
+	} else {
 		b.free <- b // has room for all
 	}
 }
 
 // newFeed starts decoding. It must be closed.
-func newFeed(decode func(buf []byte) ([]byte, error)) *feed {
-	f := &feed{decode: decode, free: make(chan *buffer, ringBuffers), quit: make(chan struct{})}
+func newFeed(d decoder) *feed {
+	f := &feed{decoder: d, free: make(chan *buffer, ringBuffers), quit: make(chan struct{})}
 	for range ringBuffers {
 		f.free <- &buffer{free: f.free}
 	}
 	if runtime.GOMAXPROCS(0) > 1 {
-		f.full = make(chan filled, ringBuffers)
+		f.full = make(chan *buffer, 2*ringBuffers)
 		go f.run()
 	}
 	return f
@@ -79,36 +102,48 @@ func newFeed(decode func(buf []byte) ([]byte, error)) *feed {
 // run is the decoding goroutine.
 func (f *feed) run() {
 	defer close(f.full)
-	for {
+	for last := false; !last; {
 		var b *buffer
-		select {
-		case b = <-f.free:
-		case <-f.quit:
+		if b, last = f.fill(); b == nil {
 			return
 		}
-		c := f.fill(b)
-		f.full <- c // has room for the whole ring
-		if c.err != nil {
+		select {
+		case f.full <- b:
+		case <-f.quit:
 			return
 		}
 	}
 }
 
-// fill decodes into b, whose memory is made when it is first needed: most
-// objects are smaller than the ring.
-func (f *feed) fill(b *buffer) filled {
+// fill decodes a part, and says whether it was the last; nil means that nobody
+// wants it any more. The memory of a buffer is made when it is first needed:
+// most objects are smaller than the ring.
+func (f *feed) fill() (b *buffer, last bool) {
+	select {
+	case <-f.quit:
+		return nil, true
+	default:
+	}
+	if f.spare == nil {
+		select {
+		case f.spare = <-f.free:
+		case <-f.quit:
+			return nil, true
+		}
+	}
+	b = f.spare
 	if b.mem == nil {
 		b.mem = make([]byte, ringBuffer)
 	}
-	data, err := f.decode(b.mem)
-	if len(data) == 0 {
-		if err == nil {
-			err = io.ErrNoProgress
-		}
-		return filled{err: err}
+	p := f.decoder.fill(b.mem)
+	if p.Elsewhere() {
+		b = &buffer{}
+	} else {
+		f.spare = nil
 	}
+	b.part = p
 	b.holds.Store(1)
-	return filled{buf: b, data: data}
+	return b, p.Last()
 }
 
 // Next implements index.Stream: the slice is valid until the next call, or
@@ -124,22 +159,39 @@ func (f *feed) Next() ([]byte, error) {
 		f.cur.release()
 		f.cur = nil
 	}
-	if f.err != nil {
-		return nil, f.err
+	for f.err == nil {
+		b := f.next()
+		p, err := b.part.Finish()
+		f.err = gzipError(err) // after what there is
+		if len(p) > 0 {
+			f.cur = b
+			f.n += int64(len(p))
+			return p, nil
+		}
+		b.release()
 	}
-	var c filled
+	return nil, f.err
+}
+
+// next gives the next part. While it has to wait for it, it helps the decoder.
+// The pieces of that are short; between them others may run, because the writers
+// are to begin at once with what they were given last.
+func (f *feed) next() *buffer {
 	if f.full == nil {
-		c = f.fill(<-f.free)
-	} else {
-		c = <-f.full
+		b, _ := f.fill()
+		return b
 	}
-	if c.err != nil {
-		f.err = c.err
-		return nil, f.err
+	for {
+		select {
+		case b := <-f.full:
+			return b
+		default:
+		}
+		runtime.Gosched()
+		if !f.decoder.help() {
+			return <-f.full
+		}
 	}
-	f.cur = c.buf
-	f.n += int64(len(c.data))
-	return c.data, nil
 }
 
 // peek gives the first bytes without taking them: up to ringBuffer of them,
@@ -157,6 +209,16 @@ func (f *feed) peek() ([]byte, error) {
 // current is the buffer in which the slice of the last Next lies.
 func (f *feed) current() *buffer { return f.cur }
 
+// explain returns the reason behind err, which is what the layers above made of
+// the feed's end: the error of the object's reader, if that was what ended it.
+func (f *feed) explain(err error) error {
+	var bad *inflate.Error
+	if err == nil || f.err == nil || f.err == io.EOF || errors.As(f.err, &bad) || errors.Is(f.err, ErrIndex) {
+		return err
+	}
+	return fmt.Errorf("read object: %w", f.err)
+}
+
 // close ends the decoding and waits for it, so that nobody reads the object
 // any more. A read that is under way is waited for.
 func (f *feed) close() {
@@ -169,30 +231,51 @@ func (f *feed) close() {
 		for range f.full { // until run has ended; buffers are garbage now
 		}
 	}
+	f.decoder.close()
 }
 
-// rawDecoder reads an object that is not compressed.
-func rawDecoder(src *source) func([]byte) ([]byte, error) {
-	var rest []byte
-	return func(buf []byte) ([]byte, error) {
-		n := 0
-		for n < len(buf) {
-			if len(rest) == 0 {
-				p, err := src.nextInto(buf[n:])
-				if err != nil && len(p) == 0 {
-					if n > 0 && err == io.EOF {
-						break
-					}
-					return nil, err
-				}
-				rest = p
+// gunzip decodes a gzip.
+type gunzip struct{ *inflate.Ahead }
+
+func (g gunzip) fill(buf []byte) part { return g.Fill(buf) }
+func (g gunzip) help() bool           { return g.Help() }
+func (g gunzip) close()               { g.Close() }
+
+// copier hands an object over that is not compressed.
+type copier struct {
+	src  *source
+	rest []byte // lent by src
+}
+
+// copied is a part that lies in the buffer, ready.
+type copied struct {
+	data []byte
+	err  error
+}
+
+func (p copied) Last() bool              { return p.err != nil }
+func (p copied) Elsewhere() bool         { return false }
+func (p copied) Finish() ([]byte, error) { return p.data, p.err }
+func (p copied) Release()                {}
+
+func (c *copier) help() bool { return false }
+func (c *copier) close()     {}
+
+func (c *copier) fill(buf []byte) part {
+	n := 0
+	for n < len(buf) {
+		if len(c.rest) == 0 {
+			p, err := c.src.NextInto(buf[n:])
+			if err != nil && len(p) == 0 {
+				return copied{buf[:n], err}
 			}
-			k := len(rest)
-			if &buf[n] != &rest[0] { // not read to where it belongs
-				k = copy(buf[n:], rest)
-			}
-			n, rest = n+k, rest[k:]
+			c.rest = p
 		}
-		return buf[:n], nil
+		k := len(c.rest)
+		if &buf[n] != &c.rest[0] { // not read to where it belongs
+			k = copy(buf[n:], c.rest)
+		}
+		n, c.rest = n+k, c.rest[k:]
 	}
+	return copied{buf, nil}
 }

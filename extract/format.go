@@ -30,23 +30,19 @@ type body struct {
 func sniff(src *source, name, contentType string) (*body, error) {
 	raw, err := src.peek(len(gzipMagic))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read object: %w", err)
 	}
 	wantTar, wantGzip := declared(name, contentType)
 	b := &body{format: "other"}
 	if bytes.HasPrefix(raw, gzipMagic) {
-		z := inflate.NewReader(src, inflate.Options{})
-		b.feed = newFeed(func(buf []byte) ([]byte, error) {
-			p, err := z.Fill(buf)
-			return p, gzipError(err)
-		})
+		b.feed = newFeed(gunzip{inflate.NewAhead(src)})
 		b.format, wantGzip = "gz", false
 	} else {
-		b.feed = newFeed(rawDecoder(src))
+		b.feed = newFeed(&copier{src: src})
 	}
 	if err := b.look(wantTar, wantGzip, claim(name, contentType)); err != nil {
 		b.close()
-		return nil, err
+		return nil, b.explain(err)
 	}
 	return b, nil
 }

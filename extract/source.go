@@ -9,10 +9,10 @@ import (
 
 // source is the caller's reader, as slices: with the context checked, the
 // bytes counted and held against the expected size, and the first error kept.
-// The layers above turn errors into "truncated" and the like; explain puts
+// The layers above turn errors into "truncated" and the like; feed.explain puts
 // right what was in truth an error of the reader.
 //
-// It implements inflate.Source, whose goroutine calls Next.
+// It implements inflate.Source; one goroutine of the decoder reads.
 type source struct {
 	ctx   context.Context
 	r     io.Reader
@@ -39,10 +39,10 @@ func newSource(ctx context.Context, r io.Reader, size int64) *source {
 }
 
 // Next gives the next bytes; the slice is valid until the next call.
-func (s *source) Next() ([]byte, error) { return s.nextInto(s.buf) }
+func (s *source) Next() ([]byte, error) { return s.NextInto(s.buf) }
 
-// nextInto is Next, but what is read now and not lent is read into buf.
-func (s *source) nextInto(buf []byte) ([]byte, error) {
+// NextInto is Next, but what is read now and not lent is read into buf.
+func (s *source) NextInto(buf []byte) ([]byte, error) {
 	if p := s.ahead; p != nil {
 		s.ahead = nil
 		return p, nil
@@ -113,14 +113,4 @@ func (s *source) read(buf []byte) ([]byte, error) {
 		return nil, err
 	}
 	return p, err
-}
-
-// explain returns the reason behind err: the reader's own error if it had
-// one, because everything after it is a consequence. It is called after the
-// feed was closed.
-func (s *source) explain(err error) error {
-	if err == nil || s.err == nil {
-		return err
-	}
-	return fmt.Errorf("read object: %w", s.err)
 }

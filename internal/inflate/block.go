@@ -130,7 +130,11 @@ func (r *Reader) body() error {
 	for r.w < r.soft {
 		res := atLimit
 		if r.w < r.fastSoft && len(r.in)-r.ip >= inSlack && !r.onlySlow {
-			res = r.fast()
+			if r.marks == nil {
+				res = r.fast()
+			} else {
+				res = r.fastMarked()
+			}
 		}
 		if res == atLimit {
 			res = r.slow()
@@ -147,10 +151,7 @@ func (r *Reader) body() error {
 			if !r.far() {
 				return errFar
 			}
-			for range r.length {
-				r.out[r.w] = r.out[r.w-r.dist]
-				r.w++
-			}
+			r.repeat()
 		}
 	}
 	return nil
@@ -168,7 +169,9 @@ func (r *Reader) copyStored() error {
 	for r.stored > 0 && r.w < r.soft {
 		if r.nb > 0 {
 			b, _ := r.readByte()
-			r.out[r.w] = b
+			if r.out[r.w] = b; r.marks != nil {
+				r.marks[r.w] = 0
+			}
 			r.w++
 			r.stored--
 			continue
@@ -178,6 +181,9 @@ func (r *Reader) copyStored() error {
 			return r.ended()
 		}
 		n := copy(r.out[r.w:r.soft], r.in[r.ip:min(len(r.in), r.ip+r.stored)])
+		if r.marks != nil {
+			clear(r.marks[r.w : r.w+n])
+		}
 		r.ip += n
 		r.w += n
 		r.stored -= n

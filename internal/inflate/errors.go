@@ -64,4 +64,6 @@ var (
 	errRange        = &fault{ErrCorrupt, "range does not end at the next resume point"}
 	errRangeCRC     = &fault{ErrChecksum, "CRC-32 of the range up to the next resume point"}
 	errNotIncreases = &fault{ErrCorrupt, "resume points out of order"}
+
+	errMet = &fault{nil, "a guess begins here"} // no error: see Ahead
 )

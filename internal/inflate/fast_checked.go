@@ -131,3 +131,9 @@ func (r *Reader) fast() outcome {
 	r.bits, r.nb = bits&(1<<nb-1), nb
 	return res
 }
+
+// fastMarks: guessing is not worth it without the unsafe loop. (Tests do it with
+// the slow loop.)
+const fastMarks = false
+
+func (r *Reader) fastMarked() outcome { return atLimit }

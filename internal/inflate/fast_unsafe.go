@@ -4,8 +4,8 @@ package inflate
 
 import "unsafe"
 
-// This is the only file with unsafe. fast.go draws why each access is inside
-// its buffer.
+// This file and marked_unsafe.go are the only ones with unsafe. fast.go draws
+// why each access is inside its buffer.
 
 // limits bound the fast loop. They lie behind the tables so that one register
 // serves for all that it reads besides its buffers.

@@ -51,7 +51,7 @@ func (r *Reader) member() error {
 	}
 	r.members++
 	r.sum()
-	r.crc, r.begin = 0, r.offset()
+	r.crc, r.begin, r.begun = 0, r.offset(), r.w
 	r.lo, r.mark = r.w, r.w // a member's matches stay inside it
 	r.state = atBlock
 	return nil
@@ -72,6 +72,9 @@ func (r *Reader) trailer() error {
 		return r.ended()
 	}
 	r.sum()
+	if r.late {
+		r.endLate(uint32(crc))
+	}
 	switch {
 	case r.opt.Unchecked:
 	case uint32(crc) != r.crc:

@@ -93,6 +93,16 @@ type Reader struct {
 	crc     uint32 // of its bytes before out[summed]
 	summed  int
 
+	// For an Ahead: it takes over where blocks are decoded already, and sums
+	// later. begun is the place in out where the open member began, -1 if that
+	// was in an earlier buffer; oldEnd the end of a member that began there.
+	ahead  *Ahead
+	late   bool
+	begun  int
+	oldEnd *memberEnd
+
+	marks []byte // of a guess: the other plane of out; see marked.go
+
 	track tracker
 
 	ready    []byte // decoded by Read and not yet handed out
@@ -246,6 +256,9 @@ func (r *Reader) Fill(buf []byte) ([]byte, error) {
 	r.use(buf)
 	start := r.w
 	err := r.decode()
+	if err == errMet { // the Ahead goes on
+		return r.out[start:r.w], nil
+	}
 	if r.opt.End > 0 {
 		r.w = min(r.w, max(start, int(r.opt.End-r.base)))
 	}
@@ -275,7 +288,7 @@ func (r *Reader) offset() int64 { return r.base + int64(r.w) }
 
 // sum brings the member's CRC up to w.
 func (r *Reader) sum() {
-	if !r.opt.Raw && !r.opt.Unchecked {
+	if !r.late && !r.opt.Raw && !r.opt.Unchecked {
 		r.crc = crc32.Update(r.crc, crc32.IEEETable, r.out[r.summed:r.w])
 	}
 	r.summed = r.w
@@ -318,6 +331,9 @@ func (r *Reader) decode() error {
 		case atMember:
 			err = r.member()
 		case atBlock:
+			if r.ahead != nil && r.ahead.meets() {
+				return errMet
+			}
 			err = r.header()
 		case inBlock:
 			err = r.body()

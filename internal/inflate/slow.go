@@ -25,7 +25,9 @@ func (r *Reader) slow() outcome {
 			return endOfInput
 		}
 		if e&litFlag != 0 {
-			r.out[r.w] = byte(e >> 16)
+			if r.out[r.w] = byte(e >> 16); r.marks != nil {
+				r.marks[r.w] = 0
+			}
 			r.w++
 			r.drop(e & 63)
 			continue
@@ -55,12 +57,19 @@ func (r *Reader) slow() outcome {
 		if r.dist > r.w-r.mark {
 			return tooFar
 		}
-		for range r.length {
-			r.out[r.w] = r.out[r.w-r.dist]
-			r.w++
-		}
+		r.repeat()
 	}
 	return atLimit
+}
+
+// repeat does the match r.dist, r.length, byte by byte.
+func (r *Reader) repeat() {
+	for range r.length {
+		if r.out[r.w] = r.out[r.w-r.dist]; r.marks != nil {
+			r.marks[r.w] = r.marks[r.w-r.dist]
+		}
+		r.w++
+	}
 }
 
 // literalBits is the length of a literal's code in this block.
