@@ -88,10 +88,9 @@ func TestPackRoundTrip(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("not the same (-packed +extracted):\n%s", diff)
 		}
-		again := packed(t, out, PackOptions{})
 		// All but the root's own time, which extraction does not take over.
 		must(t, os.Chtimes(out, time.Time{}, modTime(t, src)))
-		if again = packed(t, out, PackOptions{}); !bytes.Equal(data, again) {
+		if again := packed(t, out, PackOptions{}); !bytes.Equal(data, again) {
 			t.Error("packed, extracted and packed again, it is not the same")
 		}
 	}

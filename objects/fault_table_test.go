@@ -16,7 +16,7 @@ var (
 	unreachable = objects.ErrUnreachable
 	changed     = objects.ErrChanged
 	refused     = objects.ErrCredentials
-	other       = errors.New("any error") // one that says it in words
+	errOther    = errors.New("any error") // one that says it in words
 )
 
 // met is what a fault leads to when the first request meets it, when the
@@ -43,25 +43,25 @@ var faultTable = []faultRow{
 		{faulttest.ShortBody, right, right, right},
 	}, nil}, // progress gives the budget back: TestRetryLaw
 	{"short body, delimited by the close", []met{
-		{faulttest.CloseDelimited, right, right, other},
+		{faulttest.CloseDelimited, right, right, errOther},
 		{faulttest.CloseDelimited206, right, right, right},
-		{faulttest.NoLength, right, right, other},
-		{faulttest.ExtraBytes, other, other, other},
+		{faulttest.NoLength, right, right, errOther},
+		{faulttest.ExtraBytes, errOther, errOther, errOther},
 	}, nil},
 	{"200 for a range", []met{
 		{faulttest.IgnoreRange, right, right, right}, // within the first MiB
 		{faulttest.CaptivePortal, right, right, unreachable},
 		{faulttest.XMLError200, right, right, unreachable},
 		{faulttest.Empty200, right, right, unreachable},
-		{faulttest.Gzip, right, right, other},
+		{faulttest.Gzip, right, right, errOther},
 	}, map[string]func(*testing.T){"beyond the first MiB": TestNoRanges, "the size is known": TestSizeKnown}},
 	{"206 with another range", []met{
-		{faulttest.WrongRange, right, right, other},
-		{faulttest.OtherTotal, changed, changed, other},
-		{faulttest.UnknownTotal, right, right, other},
+		{faulttest.WrongRange, right, right, errOther},
+		{faulttest.OtherTotal, changed, changed, errOther},
+		{faulttest.UnknownTotal, right, right, errOther},
 	}, nil}, // each way to write a Content-Range: TestContentRange
 	{"a shorter valid 206", []met{{faulttest.ShortRange, right, right, right}}, nil},
-	{"416", []met{{faulttest.Unsatisfiable, right, right, other}},
+	{"416", []met{{faulttest.Unsatisfiable, right, right, errOther}},
 		map[string]func(*testing.T){"the object has shrunk": testShrunk, "the object is empty": TestEmptyObject}},
 	{"401, 403, ExpiredToken, RequestTimeTooSkewed", []met{
 		{faulttest.Unauthorized, right, right, refused},
@@ -85,9 +85,9 @@ var faultTable = []faultRow{
 	{"no name, no connection, no route", nil, map[string]func(*testing.T){
 		"until the network is up": testNetworkComesUp, "for ever": testNoNetwork}},
 	{"the object changed", []met{
-		{faulttest.Replaced, right, changed, other},
-		{faulttest.ReplacedSameSize, right, changed, other},
-		{faulttest.ReplacedUnseen, right, changed, other},
+		{faulttest.Replaced, right, changed, errOther},
+		{faulttest.ReplacedSameSize, right, changed, errOther},
+		{faulttest.ReplacedUnseen, right, changed, errOther},
 		{faulttest.NotFound, objects.ErrNotFound, objects.ErrNotFound, objects.ErrNotFound},
 	}, nil},
 	{"a weak ETag or none", []met{
@@ -98,19 +98,19 @@ var faultTable = []faultRow{
 	{"a bit flip", nil, map[string]func(*testing.T){"of a stream": TestBitFlip, "fetched once more": TestDownloadFails}},
 	{"redirects", []met{
 		{faulttest.Redirect, right, right, right},
-		{faulttest.RedirectLoop, other, other, other},
+		{faulttest.RedirectLoop, errOther, errOther, errOther},
 		{faulttest.RedirectElsewhere, right, right, right},
 	}, map[string]func(*testing.T){"to another host, and from https to http": TestRedirects}},
 	// A proxy of ours that refuses, asks for a password or has no valid
 	// address: TestProxyRefuses, TestProxyAddress.
 	{"HTTP/2, stuck TCP", nil, map[string]func(*testing.T){"stuck TCP": testStuck}}, // HTTP/1.1 is preferred: TestSpeaksHTTP1
 	{"TLS", nil, map[string]func(*testing.T){"nobody vouches": TestTLS, "a stalled handshake": testTLSStall}},
-	{"multipart/byteranges", []met{{faulttest.MultiRange, right, right, other}}, nil}, // never asked for: TestRandomFaults
+	{"multipart/byteranges", []met{{faulttest.MultiRange, right, right, errOther}}, nil}, // never asked for: TestRandomFaults
 	{"304, 1xx, huge headers, no HTTP", []met{
-		{faulttest.NotModified, right, right, other},
+		{faulttest.NotModified, right, right, errOther},
 		{faulttest.Interim, right, right, right},
-		{faulttest.HugeHeaders, right, right, other},
-		{faulttest.NotHTTP, right, right, other},
+		{faulttest.HugeHeaders, right, right, errOther},
+		{faulttest.NotHTTP, right, right, errOther},
 	}, nil},
 }
 
@@ -184,7 +184,7 @@ func checkOutcome(t *testing.T, got, data []byte, err, want error, s *faulttest.
 		t.Errorf("want the right %d bytes, got %d others\nfaults:%s", len(data), len(got), s.Faults())
 	case want != right && err == nil:
 		t.Errorf("want an error (%v), got %d bytes and none\nfaults:%s", want, len(got), s.Faults())
-	case want != right && want != other && !errors.Is(err, want):
+	case want != right && want != errOther && !errors.Is(err, want):
 		t.Errorf("want error %q, got: %v\nfaults:%s", want, err, s.Faults())
 	case !bytes.HasPrefix(data, got) && err != nil:
 		t.Errorf("wrong bytes before the error %v\nfaults:%s", err, s.Faults())

@@ -38,6 +38,7 @@ func TestProxyRefuses(t *testing.T) {
 func TestProxyAddress(t *testing.T) {
 	rt := newTransport(false)
 	rt.Proxy = func(*http.Request) (*url.URL, error) {
+		//lint:ignore SA1007 it is meant to be wrong
 		_, err := url.Parse("http://u:CANARY@h:port")
 		return nil, err
 	}

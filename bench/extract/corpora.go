@@ -6,14 +6,19 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
+	"strings"
 )
 
 // makeCorpora packs the Go source tree, and files like weights, plain and with
 // gzip -6.
 func makeCorpora(dir string) error {
-	root := runtime.GOROOT()
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return fmt.Errorf("go env GOROOT: %w", err)
+	}
+	root := strings.TrimSpace(string(out))
 	if err := sh(fmt.Sprintf("mkdir -p '%s' && tar -C '%s' -cf '%s/gosrc.tar' '%s'", dir, filepath.Dir(root), dir, filepath.Base(root))); err != nil {
 		return err
 	}

@@ -80,6 +80,9 @@ func bench(dir string, runs int, kinds []string, cpu bool) ([]result, error) {
 	}
 	defer os.RemoveAll(tmp)
 	b := bencher{tmp: tmp, runs: runs, cpu: cpu, binary: filepath.Join(tmp, "objectmount"), gunzip: filepath.Join(tmp, "gunzip")}
+	if info, err := os.Stderr.Stat(); err == nil {
+		b.shows = info.Mode()&os.ModeCharDevice != 0 // a terminal, not a log
+	}
 	if err := build(b.binary, "./cmd/objectmount"); err != nil {
 		return nil, err
 	}
@@ -123,6 +126,7 @@ type bencher struct {
 	tmp, binary, gunzip string
 	runs                int
 	cpu                 bool
+	shows               bool // how far it is, on stderr
 }
 
 // race runs all tools in turn, runs times and once before to warm up.
@@ -134,7 +138,9 @@ func (b *bencher) race(kind, archive string) ([]result, error) {
 	wall, cpu, rss := make([][]float64, len(list)), make([][]float64, len(list)), make([]int64, len(list))
 	for r := range b.runs + 1 {
 		for i, t := range list {
-			fmt.Fprintf(os.Stderr, "\r%s on %s: run %d of %d ", filepath.Base(archive), kind, r, b.runs)
+			if b.shows {
+				fmt.Fprintf(os.Stderr, "\r%s on %s: run %d of %d ", filepath.Base(archive), kind, r, b.runs)
+			}
 			u, err := b.once(kind, t.command)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", t.name, err)
@@ -144,7 +150,9 @@ func (b *bencher) race(kind, archive string) ([]result, error) {
 			}
 		}
 	}
-	fmt.Fprintln(os.Stderr)
+	if b.shows {
+		fmt.Fprintln(os.Stderr)
+	}
 	var out []result
 	compared := wall
 	if b.cpu {

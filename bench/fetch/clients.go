@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"objectmount/internal/faulttest"
@@ -134,7 +133,11 @@ func makeArchive(ctx context.Context, tmp, path, given string) (what string, err
 		return "node_modules", nil
 	}
 	fmt.Fprintf(os.Stderr, "%v: the Go source tree takes its place\n", err)
-	root := runtime.GOROOT()
+	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOROOT: %w", err)
+	}
+	root := strings.TrimSpace(string(out))
 	return "Go source tree", sh(ctx, fmt.Sprintf("tar -C %s -cf - %s | gzip -6 >%s", filepath.Dir(root), filepath.Base(root), path))
 }
 
