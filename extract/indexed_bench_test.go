@@ -36,7 +36,8 @@ var goTree = sync.OnceValues(func() ([]byte, error) {
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	return buf.Bytes(), z.Close()
+	err = z.Close() // before its bytes are taken
+	return buf.Bytes(), err
 })
 
 // regular is a file system without what tar.AddFS refuses.
