@@ -11,7 +11,7 @@ import (
 const ours = "objectmount"
 
 // patience is how long a peer may take to read a whole tree.
-const patience = 60 * time.Second
+const patience = 20 * time.Second
 
 // peers compares lazy mounts of the Go tree from a local file, without an
 // index: ours, and those of others that are installed.

@@ -46,7 +46,9 @@
 //	r = inflate.Resume(point, source, inflate.Options{})  // source begins at byte point.In/8
 //
 // With points known, DecodeRanges decodes the ranges between them on several
-// processors and hands them over in order.
+// processors and hands them over in order. Without points, Ahead guesses where
+// blocks begin, and lets who has nothing better to do decode from there before
+// the reader comes: see ahead.go.
 //
 // # What is refused
 //
