@@ -24,11 +24,13 @@
 //
 // Decoding, parsing and writing overlap, through a ring of 8 buffers of
 // 512 KiB (feed); memory does not grow with the object. Inflating is the slow
-// part of a .tar.gz, so it has a processor to itself. A file costs four system
-// calls: openat with its final mode, pwrite, utimensat, close; a fifth where
-// its owner must be set. Small files go to the writers in batches. What the
-// directories will be given is kept in a file of the stage until all else is
-// done, because a million of them must not cost memory either (dirLog).
+// part of a .tar.gz, so it has a processor to itself, and of the others what
+// parsing and writing leave: who waits for the decoder decodes ahead of it
+// (inflate.Ahead). A file costs four system calls: openat with its final mode,
+// pwrite, utimensat, close; a fifth where its owner must be set. Small files go
+// to the writers in batches. What the directories will be given is kept in a
+// file of the stage until all else is done, because a million of them must not
+// cost memory either (dirLog).
 //
 // Where an index of the object is at hand (Options.Index), all processors
 // inflate, each another part, and the feed hands the parts over in order
